@@ -1,0 +1,236 @@
+"""Square rooms: layouts, moves, planes, and words for where things are."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from astray.envs.levels import Draws, Levels
+from astray.envs.solve import within_reach
+from astray.envs.world import World, choose
+
+LAYOUTS = ("open", "walls", "maze")
+CORNERS = ("north-west", "north-east", "south-west", "south-east")
+DIRECTIONS = ("north", "south", "west", "east")
+MAX_SIZE = 63
+
+
+def _blocked_sentence(number: int) -> str:
+    names = [direction for i, direction in enumerate(DIRECTIONS) if number >> i & 1]
+    return f" Blocked: {', '.join(names) or 'nothing'}."
+
+
+BLOCKED = [_blocked_sentence(number) for number in range(16)]
+"""The sentence for each set of blocked moves, as a number whose bit i is direction i."""
+
+
+def neighbours(size: int) -> np.ndarray:
+    """The cell that each move leads to in an empty room, ``int64[size * size, 4]``; moves into the border stay."""
+    row, column = np.divmod(np.arange(size * size), size)
+    steps = [(-1, 0), (1, 0), (0, -1), (0, 1)]
+    return np.stack(
+        [np.clip(row + r, 0, size - 1) * size + np.clip(column + c, 0, size - 1) for r, c in steps], axis=1
+    )
+
+
+def corner_cells(size: int) -> np.ndarray:
+    """The cells of ``CORNERS``, ``int64[4]``."""
+    last = size - 1
+    return np.array([0, last, last * size, last * size + last])
+
+
+def maze_walls(draws: Draws, size: int) -> np.ndarray:
+    """Perfect mazes, ``bool[n, size, size]``: rooms at even rows and columns, joined by Kruskal's algorithm.
+
+    Every level shuffles the doors by random weights and opens each that joins two parts not joined before.
+    """
+    side = (size + 1) // 2
+    rooms = np.arange(side * side).reshape(side, side)
+    doors = np.concatenate(
+        [
+            np.stack([rooms[:, :-1], rooms[:, 1:]], -1).reshape(-1, 2),
+            np.stack([rooms[:-1], rooms[1:]], -1).reshape(-1, 2),
+        ]
+    )
+    row, column = np.divmod(np.arange(side * side), side)
+    room_cell = 2 * row * size + 2 * column
+    n = len(draws)
+    each = np.arange(n)
+    walls = np.ones((n, size * size), bool)
+    walls[:, room_cell] = False
+    part = np.tile(np.arange(side * side, dtype=np.int16), (n, 1))
+    for door in np.argsort(draws.uniform("maze", len(doors)), axis=1).T:
+        first, second = doors[door].T
+        a, b = part[each, first], part[each, second]
+        between = (room_cell[first] + room_cell[second]) // 2
+        walls[each, between] &= a == b
+        np.copyto(part, a[:, None], where=part == b[:, None])
+    return walls.reshape(n, size, size)
+
+
+class GridWorld(World):
+    """A world in a square room of ``size`` x ``size`` cells, where an agent makes one step at a time.
+
+    Levels hold ``walls`` (``bool[n, size, size]``) and ``start`` (the agent's first cell); the state holds ``agent``.
+    Cells are numbered row by row from the north-west.
+
+    Attributes:
+        things: glyph to level array: what lies in the room, one plane each after walls and agent.
+    """
+
+    action_texts: ClassVar[tuple[str, ...]] = tuple(f"go {direction}" for direction in DIRECTIONS)
+    things: ClassVar[dict[str, str]]
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        size: int = 5,
+        layout: str = "open",
+        density: float = 0.25,
+        max_steps: int | None = None,
+        **arguments: Any,
+    ):
+        if not 3 <= size <= MAX_SIZE:
+            raise ValueError(f"size={size} must lie in 3..{MAX_SIZE}")
+        self.size = size
+        self.layout = choose("layout", layout, LAYOUTS)
+        if layout == "maze" and size % 2 == 0:
+            raise ValueError(f"size={size} must be odd with layout='maze', so that corners are rooms")
+        if not 0 <= density < 1:
+            raise ValueError(f"density={density} is the share of walls, so it must lie in [0, 1)")
+        self.density = density
+        # 3 * size lets every cell of an open room be reached with steps to spare; detours around walls need more.
+        super().__init__(num_envs, max_steps=max_steps or (3 if layout == "open" else 6) * size, **arguments)
+        self._moves = neighbours(size).ravel()
+        self._each = np.arange(num_envs)
+        self._offsets = self._offset_words()
+        self._planes = np.zeros((num_envs, 2 + len(self.things), size * size), np.uint8)
+        if self.observation == "egocentric":
+            # The room in the middle of as much wall as an agent in its corner can see.
+            self._surroundings = np.zeros((num_envs, 1 + len(self.things), 3 * size - 2, 3 * size - 2), np.uint8)
+            self._surroundings[:, 0] = 1
+
+    # ---------------------------------------------------------------- levels
+    def walls(self, draws: Draws, keep_free: np.ndarray) -> np.ndarray:
+        """The layout's walls, ``bool[n, size, size]``, with the cells ``keep_free`` (``int[n, k]``) opened."""
+        n = len(draws)
+        if self.layout == "open":
+            return np.zeros((n, self.size, self.size), bool)
+        if self.layout == "maze":
+            return maze_walls(draws, self.size)
+        walls = draws.uniform("walls", self.size**2) < self.density
+        walls[np.arange(n)[:, None], keep_free] = False
+        return walls.reshape(n, self.size, self.size)
+
+    def draw_cell(self, draws: Draws, field: str, *besides: np.ndarray) -> np.ndarray:
+        """A random cell, ``int64[n]``, other than the given ones (``int64[n]`` each, all different).
+
+        In a maze a random room, which is never a wall.
+        """
+        side = (self.size + 1) // 2 if self.layout == "maze" else self.size
+        cell = draws.integers(field, side * side - len(besides))
+        taken = np.sort(np.stack(besides, 1), axis=1).T if besides else np.zeros((0, len(draws)), np.int64)
+        for other in taken:
+            if self.layout == "maze":
+                other = other // self.size // 2 * side + other % self.size // 2
+            cell += cell >= other
+        if self.layout == "maze":
+            cell = cell // side * 2 * self.size + cell % side * 2
+        return cell
+
+    def solvable(self, levels: Levels) -> np.ndarray:
+        """Whether everything in the room can be reached in time, ``bool[n]``."""
+        if self.layout == "open" and self.max_steps >= 2 * (self.size - 1):
+            return np.ones(len(levels["start"]), bool)
+        targets = np.stack([levels[name] for name in self.things.values()], axis=1)
+        return within_reach(levels["walls"], levels["start"], targets, self.max_steps)
+
+    # ---------------------------------------------------------------- moving
+    def begin(self, rows: np.ndarray) -> None:
+        """Puts the agents of some rows at their start."""
+        if not self.state:
+            self.state = {"agent": self.level["start"].copy()}
+        self.state["agent"][rows] = self.level["start"][rows]
+        planes = self._planes
+        planes[rows] = 0
+        if self.layout != "open" or self.level["walls"].any():
+            planes[rows, 0] = self.level["walls"][rows].reshape(len(rows), -1)
+        for channel, name in enumerate(self.things.values(), start=2):
+            planes[rows, channel, self.level[name][rows]] = 1
+        if self.observation == "egocentric":
+            room = np.delete(planes[rows], 1, axis=1).reshape(len(rows), -1, self.size, self.size)
+            inside = slice(self.size - 1, 2 * self.size - 1)
+            self._surroundings[rows, :, inside, inside] = room
+
+    def destination(self, cells: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Where a move leads, ``int64[B]``: the same cell if a wall or the border is in the way."""
+        target = self._moves.take(cells * len(DIRECTIONS) + actions)
+        if self.layout == "open":
+            return target
+        blocked = self.level["walls"].reshape(self.num_envs, -1)[self._each, target]
+        return np.where(blocked, cells, target)
+
+    # ---------------------------------------------------------------- showing
+    def planes(self) -> np.ndarray:
+        """Walls, agent, then the things: ``uint8[B, 2 + things, size, size]``."""
+        planes = self._planes.copy()
+        planes[self._each, 1, self.state["agent"]] = 1
+        return planes.reshape(self.num_envs, -1, self.size, self.size)
+
+    def egocentric(self) -> np.ndarray:
+        """The same without the agent, who is in the middle: ``uint8[B, 1 + things, 2 * size - 1, 2 * size - 1]``.
+
+        Beyond the room everything is wall.
+        """
+        side = 2 * self.size - 1
+        row, column = np.divmod(self.state["agent"], self.size)
+        views = np.lib.stride_tricks.sliding_window_view(self._surroundings, (side, side), axis=(2, 3))
+        return views[self._each, :, row, column]
+
+    def _offset_words(self) -> list[list[str]]:
+        """Words for every offset (south positive, east positive), indexed with python's negative indices."""
+
+        def words(south: int, east: int) -> str:
+            parts = []
+            if south:
+                parts.append(f"{abs(south)} {'south' if south > 0 else 'north'}")
+            if east:
+                parts.append(f"{abs(east)} {'east' if east > 0 else 'west'}")
+            return ", ".join(parts) or "here"
+
+        offsets = [*range(self.size), *range(1 - self.size, 0)]
+        return [[words(south, east) for east in offsets] for south in offsets]
+
+    def where(self, cells: np.ndarray) -> list[str]:
+        """Where cells (``int[B]``) are as seen by the agent: "1 south, 2 west", or "here"."""
+        agent_row, agent_column = np.divmod(self.state["agent"], self.size)
+        row, column = np.divmod(cells, self.size)
+        souths, easts = (row - agent_row).tolist(), (column - agent_column).tolist()
+        return [self._offsets[south][east] for south, east in zip(souths, easts, strict=True)]
+
+    def blocked_words(self) -> list[str]:
+        """Which moves lead nowhere: "Blocked: north, east."; nothing in an open room, where all can be inferred."""
+        if self.layout == "open":
+            return [""] * self.num_envs
+        agent = self.state["agent"]
+        stuck = [self.destination(agent, np.full(self.num_envs, a)) == agent for a in range(len(DIRECTIONS))]
+        return [BLOCKED[number] for number in (np.stack(stuck, axis=1) @ [1, 2, 4, 8]).tolist()]
+
+    @property
+    def max_where_length(self) -> int:
+        """The length of the longest answer of ``where``."""
+        return max(len(words) for row in self._offsets for words in row)
+
+    # ---------------------------------------------------------------- pictures of characters
+    @abstractmethod
+    def glyphs(self, level: Levels) -> dict[int, str]:
+        """Cell to character of what lies in the first level."""
+
+    def picture(self, level: Levels, agent: int) -> str:
+        """The room of the first level as lines of characters: ``#`` wall, ``.`` floor, ``A`` the agent."""
+        cells = np.where(level["walls"][0].ravel(), "#", ".").astype(object)
+        for cell, glyph in self.glyphs(level).items():
+            cells[cell] = glyph
+        cells[agent] = "A" if cells[agent] == "." else cells[agent].lower()
+        return "\n".join("".join(row) for row in cells.reshape(self.size, self.size))

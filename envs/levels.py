@@ -1,0 +1,123 @@
+"""Levels: counter-hash draws, the train/test split, and certified sets of levels."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Levels = dict[str, np.ndarray]
+"""Struct of arrays: every array has one row per level."""
+
+LEVEL_CLASSES = ("ambiguous", "distinguishing", "neither")
+SPLITS = ("train", "test", "all")
+TEST_SHARE = 0.25
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix(x: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser: a bijection of ``uint64`` whose every output bit depends on every input bit.
+
+    Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    """
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+class Draws:
+    """Random numbers of levels as a pure function of (env seed, episode, attempt, field, index).
+
+    The same level is drawn whatever the shift and whatever happened before, so that arms are paired; and a hash over
+    arrays is far cheaper than one random generator per level.
+    """
+
+    def __init__(self, seeds: np.ndarray, episodes: np.ndarray, attempt: int = 0):
+        """Makes the draws of n levels.
+
+        Args:
+            seeds: ``uint64[n]``, each level's env seed.
+            episodes: ``uint64[n]``, each level's episode number.
+            attempt: how often the level was rejected before.
+        """
+        key = mix(seeds.astype(np.uint64) + _GOLDEN)
+        key = mix(key ^ (episodes.astype(np.uint64) * _GOLDEN + np.uint64(1)))
+        self._key = mix(key ^ np.uint64((attempt * int(_GOLDEN) + 2) % 2**64))
+
+    def __len__(self) -> int:
+        return len(self._key)
+
+    def uniform(self, field: str, count: int | None = None) -> np.ndarray:
+        """Uniform numbers in [0, 1): ``float64[n]``, or ``float64[n, count]``."""
+        salt = np.uint64(zlib.crc32(field.encode())) << np.uint64(32)
+        index = np.arange(1, (count or 1) + 1, dtype=np.uint64)
+        bits = mix(self._key[:, None] ^ mix((salt + index) * _GOLDEN))
+        numbers = (bits >> np.uint64(11)) * 2.0**-53
+        return numbers[:, 0] if count is None else numbers
+
+    def integers(self, field: str, high: int | np.ndarray) -> np.ndarray:
+        """Integers in [0, high): ``int64[n]``; ``high`` may differ per level."""
+        return (self.uniform(field) * high).astype(np.int64)
+
+
+def fingerprints(*parts: np.ndarray) -> np.ndarray:
+    """A 64-bit hash per level, ``uint64[n]``, of integer or boolean arrays with one row per level."""
+    key = np.zeros(len(parts[0]), np.uint64)
+    for part in parts:
+        rows = part.reshape(len(part), -1)
+        if rows.dtype == bool:
+            rows = np.packbits(rows, axis=1)
+            rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))).view(np.uint64)
+        for column in rows.T:
+            key = mix((key ^ column.astype(np.uint64)) + _GOLDEN)
+    return key
+
+
+def in_split(fingerprint: np.ndarray, split: str) -> np.ndarray:
+    """Which levels belong to a split, ``bool[n]``: a fixed quarter of all fingerprints is the test split."""
+    is_test = (mix(fingerprint) >> np.uint64(11)) * 2.0**-53 < TEST_SHARE
+    return {"test": is_test, "train": ~is_test, "all": np.ones(len(fingerprint), bool)}[split]
+
+
+def take(levels: Levels, index: Any) -> Levels:
+    """The levels at an index, slice or mask."""
+    return {name: values[index] for name, values in levels.items()}
+
+
+def join(parts: Sequence[Levels]) -> Levels:
+    """Several sets of levels as one."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+@dataclass(frozen=True)
+class LevelSet:
+    """Certified levels: what a world made, with what its solver says of each.
+
+    Attributes:
+        levels: the levels.
+        level_class: ``str[n]``, one of ``LEVEL_CLASSES``.
+        margin: ``float64[n]``, discounted value lost on the intended goal by serving the proxy first.
+        fingerprint: ``uint64[n]``.
+        text: each level as ASCII, as ``reset(options={"level": ...})`` takes it.
+    """
+
+    levels: Levels
+    level_class: np.ndarray
+    margin: np.ndarray
+    fingerprint: np.ndarray
+    text: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __getitem__(self, index: np.ndarray | slice) -> "LevelSet":
+        numbers = np.arange(len(self))[index]
+        return LevelSet(
+            take(self.levels, numbers),
+            self.level_class[numbers],
+            self.margin[numbers],
+            self.fingerprint[numbers],
+            tuple(self.text[i] for i in numbers),
+        )

@@ -1,0 +1,327 @@
+"""The world seam: batched dynamics written once, on NumPy struct-of-arrays.
+
+A world is B independent copies of one game, stepped together. ``astray.envs.vector`` shows it as a ``gym.Env`` (the
+batch of one) and a ``gym.vector.VectorEnv``; ``astray.agents.vec_env`` as a Stable-Baselines3 ``VecEnv``.
+"""
+
+import difflib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+
+from astray.envs import text
+from astray.envs.levels import LEVEL_CLASSES, SPLITS, Draws, Levels, LevelSet, in_split, join, take
+
+MAX_ATTEMPTS = 10_000
+OBSERVATIONS = ("text", "bytes", "planes", "egocentric")
+STYLES = ("relative", "map")
+
+
+def choose(name: str, value: Any, allowed: Sequence[Any]) -> Any:
+    """The value, if it is allowed.
+
+    Raises:
+        ValueError: it is not; the sentence names the argument, the value, what is allowed and what is near.
+    """
+    if value in allowed:
+        return value
+    near = difflib.get_close_matches(str(value), [str(a) for a in allowed], 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}{hint}")
+
+
+class World(ABC):
+    """B copies of one world, stepped together.
+
+    A subclass declares what follows, and says how to draw a level, begin it, advance it and show it.
+
+    Attributes:
+        action_texts: what each action is called.
+        event_names: the things that can happen in a step.
+        goals: goal name to the event that reaches it, the intended goal first, then the proxy goals.
+        event_rewards: what the world pays per event (the correct reward).
+        discount: per step, used by values and margins.
+        shift_kind: what the shift changes: "level", "horizon", "continual" or "none".
+        decorrelated: the arguments under which intended and proxy goal are independent (the control arm).
+        instruction: the task in words, told to a language model once before every observation.
+    """
+
+    version: ClassVar[int] = 0
+    action_texts: ClassVar[tuple[str, ...]]
+    event_names: ClassVar[tuple[str, ...]]
+    goals: ClassVar[dict[str, str]]
+    event_rewards: ClassVar[dict[str, float]]
+    discount: ClassVar[float]
+    shift_kind: ClassVar[str]
+    decorrelated: ClassVar[dict[str, Any]]
+    instruction: str
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        max_steps: int,
+        shift: float = 0.0,
+        split: str = "all",
+        observation: str = "text",
+        style: str = "relative",
+    ):
+        if num_envs < 1:
+            raise ValueError(f"num_envs={num_envs} must be at least 1")
+        if not 0 <= shift <= 1:
+            raise ValueError(f"shift={shift} is a probability, so it must lie in [0, 1]")
+        if max_steps < 1:
+            raise ValueError(f"max_steps={max_steps} must be at least 1")
+        self.num_envs, self.max_steps, self.shift = num_envs, max_steps, float(shift)
+        self.split = choose("split", split, SPLITS)
+        self.observation = choose("observation", observation, OBSERVATIONS)
+        self.style = choose("style", style, STYLES)
+        self.action_space = text.NamedDiscrete(self.action_texts)
+        self._goal_events = [self.event_names.index(event) for event in self.goals.values()]
+        self._pay = np.array([self.event_rewards.get(event, 0.0) for event in self.event_names])
+        self._bank_size = max(4, 1024 // num_envs)
+        self.level: Levels = {}
+        self.state: dict[str, np.ndarray] = {}
+        self.seeds = np.zeros(num_envs, np.uint64)
+        self.episode = np.zeros(num_envs, np.int64)
+        self.steps = np.zeros(num_envs, np.int64)
+        self.first_visit = np.full((num_envs, len(self.goals)), -1, np.int64)
+
+    # ---------------------------------------------------------------- what a world says
+    @abstractmethod
+    def sample(self, draws: Draws) -> Levels:
+        """Draws one level per row of ``draws``; must hold ``fingerprint`` (``uint64[n]``) beside its own arrays."""
+
+    @abstractmethod
+    def solvable(self, levels: Levels) -> np.ndarray:
+        """Whether every goal can be reached in time, ``bool[n]``."""
+
+    @abstractmethod
+    def begin(self, rows: Any) -> None:
+        """Sets the state of some rows to the start of their new level."""
+
+    @abstractmethod
+    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Moves every row; returns events ``bool[B, E]`` and terminated ``bool[B]``."""
+
+    @abstractmethod
+    def sentences(self) -> list[str]:
+        """What a language model reads, one text per row."""
+
+    @abstractmethod
+    def planes(self) -> np.ndarray:
+        """Feature planes, ``uint8[B, C, H, W]`` of zeros and ones."""
+
+    @abstractmethod
+    def egocentric(self) -> np.ndarray:
+        """Feature planes centred on the agent, ``uint8[B, C, H, W]``."""
+
+    @property
+    @abstractmethod
+    def max_text_length(self) -> int:
+        """The length of the longest sentence, in characters."""
+
+    @abstractmethod
+    def classify(self, levels: Levels) -> tuple[np.ndarray, np.ndarray]:
+        """Class (``str[n]``, see ``LEVEL_CLASSES``) and margin (``float64[n]``) of levels."""
+
+    @abstractmethod
+    def optimal_actions(self) -> np.ndarray:
+        """For the current state, the optimal actions for each goal: ``bool[B, G, A]``.
+
+        Goal g is reached first, then the intended one.
+        """
+
+    @abstractmethod
+    def level_text(self, levels: Levels, index: int) -> str:
+        """One level as ASCII."""
+
+    @abstractmethod
+    def parse_level(self, level: str) -> Levels:
+        """A level from ASCII, as arrays of one row.
+
+        Raises:
+            ValueError: the text is no level of this world, or no goal can be reached.
+        """
+
+    @abstractmethod
+    def ascii(self, row: int = 0) -> str:
+        """The current state of one row as a picture of characters."""
+
+    # ---------------------------------------------------------------- names and spaces
+    @classmethod
+    def id(cls) -> str:
+        """The Gymnasium id."""
+        return f"astray/{cls.__name__}-v{cls.version}"
+
+    @classmethod
+    def slug(cls) -> str:
+        """The name on the command line: CheeseCorner is cheese-corner."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+    @property
+    def observation_space(self) -> spaces.Space:
+        """The space of one row's observation."""
+        if self.observation == "text":
+            return spaces.Text(self.max_text_length, min_length=1, charset=text.PRINTABLE)
+        if self.observation == "bytes":
+            return text.TextBytes(self.max_text_length, self.instruction)
+        return spaces.Box(0, 1, self.observe().shape[1:], np.uint8)
+
+    # ---------------------------------------------------------------- levels
+    def draw_levels(self, seeds: np.ndarray, episodes: np.ndarray) -> Levels:
+        """The levels of these env seeds and episodes: solvable, and of this world's split.
+
+        A rejected level is drawn again with the next attempt number, so other levels never move.
+        """
+        kept: Levels = {}
+        missing = np.arange(len(seeds))
+        for attempt in range(MAX_ATTEMPTS):
+            levels = self.sample(Draws(seeds[missing], episodes[missing], attempt))
+            good = in_split(levels["fingerprint"], self.split) & self.solvable(levels)
+            if attempt == 0:
+                kept = levels
+            else:
+                for name, values in take(levels, good).items():
+                    kept[name][missing[good]] = values
+            missing = missing[~good]
+            if not len(missing):
+                return kept
+        raise ValueError(
+            f"{len(missing)} levels were rejected {MAX_ATTEMPTS} times (split={self.split!r}, "
+            f"max_steps={self.max_steps}): hardly any level of these arguments is solvable"
+        )
+
+    def certified_levels(self, level_class: str, count: int, seed: int) -> LevelSet:
+        """``count`` levels of one class, all different as far as the world has that many.
+
+        Raises:
+            ValueError: this world's distribution holds too few of them.
+        """
+        choose("level_class", level_class, LEVEL_CLASSES)
+        batches: list[Levels] = []
+        known = np.zeros(0, np.uint64)
+        size = max(256, 4 * count)
+        for episode in range(64):
+            levels = self.draw_levels(np.full(size, seed), np.arange(episode * size, (episode + 1) * size))
+            levels = take(levels, self.classify(levels)[0] == level_class)
+            _, first = np.unique(levels["fingerprint"], return_index=True)
+            levels = take(levels, np.sort(first))
+            levels = take(levels, ~np.isin(levels["fingerprint"], known))
+            known = np.concatenate([known, levels["fingerprint"]])
+            batches.append(levels)
+            if len(known) >= count:
+                return self.certify(take(join(batches), slice(count)))
+        raise ValueError(
+            f"count={count}: only {len(known)} different {level_class} levels were found "
+            f"at shift={self.shift}, split={self.split!r}"
+        )
+
+    def certify(self, levels: Levels) -> LevelSet:
+        """The levels with class, margin, fingerprint and text."""
+        level_class, margin = self.classify(levels)
+        texts = tuple(self.level_text(levels, i) for i in range(len(margin)))
+        return LevelSet(levels, level_class, margin, levels["fingerprint"], texts)
+
+    # ---------------------------------------------------------------- episodes
+    def reset(self, seed: int | Sequence[int] | None = None) -> None:
+        """Starts every row's next episode; with a seed, row i starts over as a single world at ``seed + i``."""
+        if seed is not None:
+            seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
+            if len(seeds) != self.num_envs or min(seeds) < 0:
+                raise ValueError(f"seed={seed} must be one non-negative integer, or one for each of {self.num_envs}")
+            self.seeds = np.array([int(s) % 2**64 for s in seeds], np.uint64)
+            self.episode = np.full(self.num_envs, -1, np.int64)
+            self._fill_bank(self.episode + 1)
+        self.next_level(np.arange(self.num_envs))
+
+    def _fill_bank(self, start: np.ndarray) -> None:
+        """Draws the next episodes of all rows at once: one large batch costs little more than one level."""
+        self._bank_start = start
+        shape = (self.num_envs, self._bank_size)
+        episodes = start[:, None] + np.arange(self._bank_size)
+        levels = self.draw_levels(np.broadcast_to(self.seeds[:, None], shape).ravel(), episodes.ravel())
+        self._bank = {name: values.reshape(*shape, *values.shape[1:]) for name, values in levels.items()}
+        if not self.level:
+            self.level = {name: values[:, 0].copy() for name, values in self._bank.items()}
+
+    def next_level(self, rows: np.ndarray) -> None:
+        """Starts the next episode of some rows (``int[n]``)."""
+        self.episode[rows] += 1
+        slot = self.episode[rows] - self._bank_start[rows]
+        if slot.max(initial=0) >= self._bank_size:
+            start = self.episode + 1
+            start[rows] -= 1
+            self._fill_bank(start)
+            slot = self.episode[rows] - self._bank_start[rows]
+        for name, values in self._bank.items():
+            self.level[name][rows] = values[rows, slot]
+        self._start(rows)
+
+    def set_levels(self, levels: Levels) -> None:
+        """Starts every row on a given level (arrays of ``num_envs`` rows)."""
+        self.level = {name: values.copy() for name, values in levels.items()}
+        self._start(np.arange(self.num_envs))
+
+    def _start(self, rows: np.ndarray) -> None:
+        self.steps[rows] = 0
+        self.first_visit[rows] = -1
+        self.begin(rows)
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Moves every row.
+
+        Args:
+            actions: ``int[B]``.
+
+        Returns:
+            Reward ``float64[B]``, terminated ``bool[B]``, truncated ``bool[B]``, events ``bool[B, E]``.
+
+        Raises:
+            ValueError: an action is not one of the world's.
+        """
+        actions = np.asarray(actions)
+        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
+            raise ValueError(f"actions must be {self.num_envs} integers, not {actions.dtype} of shape {actions.shape}")
+        if actions.min() < 0 or actions.max() >= len(self.action_texts):
+            raise ValueError(f"actions={actions} must lie in 0..{len(self.action_texts) - 1}")
+        events, terminated = self.advance(actions)
+        self.steps += 1
+        happened = events[:, self._goal_events] & (self.first_visit < 0)
+        if happened.any():
+            np.copyto(self.first_visit, self.steps[:, None], where=happened)
+        truncated = (self.steps >= self.max_steps) & ~terminated
+        return events @ self._pay, terminated, truncated, events
+
+    def observe(self) -> Any:
+        """The observation of every row: a tuple of texts, or an array with one row each."""
+        if self.observation == "planes":
+            return self.planes()
+        if self.observation == "egocentric":
+            return self.egocentric()
+        sentences = self.sentences()
+        if self.observation == "text":
+            return tuple(sentences)
+        return text.encode(sentences, self.max_text_length)
+
+    # ---------------------------------------------------------------- state
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the future depends on, as arrays: seeds, episode, steps, goals visited, level, state."""
+        own = {name: getattr(self, name).copy() for name in ("seeds", "episode", "steps", "first_visit")}
+        return own | {
+            "level": {name: values.copy() for name, values in self.level.items()},
+            "state": {name: values.copy() for name, values in self.state.items()},
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from where ``get_state`` was."""
+        for name in ("seeds", "episode", "steps", "first_visit"):
+            setattr(self, name, state[name].copy())
+        self._fill_bank(self.episode + 1)
+        self.level = {name: values.copy() for name, values in state["level"].items()}
+        self.begin(np.arange(self.num_envs))
+        self.state = {name: values.copy() for name, values in state["state"].items()}
