@@ -1,0 +1,25 @@
+"""What acts and what pays: language models as policies, agents, rewards, curiosity."""
+
+from astray.agents.acting import Agent, ExpertAgent, MarginalAgent, PolicyAgent
+from astray.agents.policy import LanguagePolicy
+from astray.agents.reward_stack import Curiosity, RewardStack, Transitions, with_rewards
+from astray.agents.rnd import RND
+from astray.agents.settings import LM_PPO, MLP_PPO
+from astray.agents.vec_env import WorldVecEnv, vec_env
+
+__all__ = [
+    "LM_PPO",
+    "MLP_PPO",
+    "RND",
+    "Agent",
+    "Curiosity",
+    "ExpertAgent",
+    "LanguagePolicy",
+    "MarginalAgent",
+    "PolicyAgent",
+    "RewardStack",
+    "Transitions",
+    "WorldVecEnv",
+    "vec_env",
+    "with_rewards",
+]

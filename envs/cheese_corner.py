@@ -251,6 +251,8 @@ class CheeseCorner(GridWorld):
         unknown = set(cells.ravel()) - set("#.ABCX")
         if unknown:
             raise ValueError(f"level: {sorted(unknown)} are none of '#' wall, '.' floor, A, C, X, B (C and X)")
+        if self.layout == "open" and "#" in cells:
+            raise ValueError("level: a world with layout='open' has no walls, use layout='walls'")
         found = {glyph: np.flatnonzero(cells == glyph) for glyph in "ABCX"}
         things = "AB" if len(found["B"]) else "ACX"
         if any(len(found[glyph]) != (glyph in things) for glyph in "ABCX"):

@@ -154,12 +154,12 @@ class GridWorld(World):
         self.state["agent"][rows] = self.level["start"][rows]
         planes = self._planes
         planes[rows] = 0
-        if self.layout != "open" or self.level["walls"].any():
-            planes[rows, 0] = self.level["walls"][rows].reshape(len(rows), -1)
+        if self.layout != "open":
+            planes[rows, 0] = self.level["walls"][rows].reshape(len(rows), self.size**2)
         for channel, name in enumerate(self.things.values(), start=2):
             planes[rows, channel, self.level[name][rows]] = 1
         if self.observation == "egocentric":
-            room = np.delete(planes[rows], 1, axis=1).reshape(len(rows), -1, self.size, self.size)
+            room = np.delete(planes[rows], 1, axis=1).reshape(len(rows), 1 + len(self.things), self.size, self.size)
             inside = slice(self.size - 1, 2 * self.size - 1)
             self._surroundings[rows, :, inside, inside] = room
 

@@ -47,6 +47,7 @@ class WorldEnv(gym.Env):
     def __init__(self, world: str | type[World], render_mode: str | None = None, **arguments: Any):
         self.render_mode = choose("render_mode", render_mode, (None, "ansi"))
         self.world = world_class(world)(1, **arguments)
+        self.event_names, self.goals = self.world.event_names, self.world.goals
         self._seeded = self._over = False
         self.world.reset(seed=0)
         self.observation_space = self.world.observation_space

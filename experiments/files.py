@@ -1,0 +1,79 @@
+"""Files that are whole or absent: written under a temporary name, flushed to disk, renamed."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, which becomes ``path`` if the block ends well and vanishes if not."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+        flush(path.parent)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file, or a folder with its files, is on disk."""
+    for each in [*path.iterdir(), path] if path.is_dir() else [path]:
+        handle = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole text file."""
+    with whole(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a whole JSON file."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_rows(path: Path, rows: pd.DataFrame) -> None:
+    """Writes a whole Parquet file with page checksums."""
+    with whole(path) as temporary:
+        rows.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Writes a whole folder: ``fill`` puts files into it, and a manifest with their SHA-256 is added."""
+    with whole(path) as temporary:
+        temporary.mkdir()
+        fill(temporary)
+        sums = {each.name: _sum(each) for each in sorted(temporary.iterdir())}
+        (temporary / MANIFEST).write_text(json.dumps(sums, indent=2))
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a folder of ``write_folder`` holds exactly what its manifest says."""
+    try:
+        sums = json.loads((path / MANIFEST).read_text())
+        return all(_sum(path / name) == expected for name, expected in sums.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _sum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,353 @@
+"""One contract for every registered world: adding a world adds no test code."""
+
+import pickle
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env, data_equivalence
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+
+from astray.agents.acting import ExpertAgent
+from astray.agents.vec_env import vec_env
+from astray.envs import find_world, worlds
+from astray.envs.levels import LEVEL_CLASSES, take
+from astray.experiments.evaluate import evaluate, test_levels
+
+WORLDS = list(worlds().values())
+OBSERVATIONS = ("text", "bytes", "planes", "egocentric")
+LAYOUTS = ({}, {"layout": "walls", "size": 6}, {"layout": "maze", "size": 7})
+
+each_world = pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.__name__)
+each_observation = pytest.mark.parametrize("observation", OBSERVATIONS)
+each_layout = pytest.mark.parametrize("arguments", LAYOUTS, ids=("open", "walls", "maze"))
+
+
+def rows_of(observations, row):
+    return observations[row]
+
+
+@each_world
+@each_observation
+@pytest.mark.parametrize("style", ["relative", "map"])
+def test_gymnasium_checker(world, observation, style):
+    env = gym.make(world.id(), observation=observation, style=style, shift=0.5, render_mode="ansi")
+    check_env(env.unwrapped, skip_render_check=True)
+    assert env.unwrapped.render().count("\n") == 4
+    env.close()
+
+
+@each_world
+@pytest.mark.parametrize("observation", ["bytes", "planes", "egocentric"])
+def test_stable_baselines_checker(world, observation):
+    with warnings.catch_warnings():
+        # SB3 takes every 3-D box for an image; ours are small planes of zeros and ones for MLPs.
+        warnings.filterwarnings("ignore", message=".*(image|minimal resolution).*")
+        check_env_sb3(gym.make(world.id(), observation=observation).unwrapped)
+
+
+@each_world
+@each_observation
+@each_layout
+def test_rollouts_are_deterministic(world, observation, arguments):
+    envs = [gym.make(world.id(), observation=observation, shift=0.5, **arguments) for _ in range(2)]
+    results = [env.reset(seed=7) for env in envs]
+    assert data_equivalence(*results)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        action = int(rng.integers(len(world.action_texts)))
+        results = [env.step(action) for env in envs]
+        assert data_equivalence(*results)
+        assert envs[0].observation_space.contains(results[0][0])
+        if results[0][2] or results[0][3]:
+            results = [env.reset() for env in envs]
+            assert data_equivalence(*results)
+
+
+@each_world
+@each_observation
+@each_layout
+@pytest.mark.parametrize("mode", ["next_step", "same_step"])
+def test_single_and_batched_views_agree(world, observation, arguments, mode):
+    n = 5
+    arguments = {"observation": observation, "shift": 0.5} | arguments
+    envs = gym.make_vec(world.id(), num_envs=n, autoreset_mode=mode, **arguments)
+    singles = [gym.make(world.id(), **arguments) for _ in range(n)]
+    observations, info = envs.reset(seed=3)
+    for row, single in enumerate(singles):
+        expected, _ = single.reset(seed=3 + row)
+        assert data_equivalence(observations[row], expected)
+    over = np.zeros(n, bool)
+    rng = np.random.default_rng(1)
+    finals = 0
+    for _ in range(120):
+        actions = rng.integers(len(world.action_texts), size=n)
+        observations, reward, terminated, truncated, info = envs.step(actions)
+        for row, single in enumerate(singles):
+            if over[row]:  # next_step: the batch ignored the action and began a new episode
+                expected, _ = single.reset()
+                assert (reward[row], terminated[row], truncated[row]) == (0, False, False)
+                assert not info["events"][row].any()
+                over[row] = False
+            else:
+                expected, *outcome, single_info = single.step(int(actions[row]))
+                assert [reward[row], terminated[row], truncated[row]] == outcome
+                ended = outcome[1] or outcome[2]
+                told = info["final_info"] if ended and mode == "same_step" else info
+                names = [name for name, so in zip(envs.unwrapped.event_names, told["events"][row], strict=True) if so]
+                assert tuple(names) == single_info["events"]
+                assert told["goals"][row].tolist() == list(single_info["goals"].values())
+                if ended and mode == "same_step":
+                    assert info["_final_obs"][row]
+                    assert data_equivalence(info["final_obs"][row], expected)
+                    expected, _ = single.reset()
+                    finals += 1
+                over[row] = ended and mode == "next_step"
+            assert data_equivalence(observations[row], expected)
+    assert mode == "next_step" or finals > 5
+
+
+@each_world
+@pytest.mark.parametrize("observation", ["bytes", "planes"])
+def test_sb3_view_agrees_with_single_envs_and_keeps_the_last_observation(world, observation):
+    n = 4
+    envs = vec_env(world.id(), n, observation=observation, shift=0.5)
+    envs.seed(11)
+    observations = envs.reset()
+    singles = [gym.make(world.id(), observation=observation, shift=0.5) for _ in range(n)]
+    for row, single in enumerate(singles):
+        assert data_equivalence(observations[row], single.reset(seed=11 + row)[0])
+    returns, lengths, ended = np.zeros(n), np.zeros(n, int), 0
+    rng = np.random.default_rng(2)
+    for _ in range(150):
+        actions = rng.integers(len(world.action_texts), size=n)
+        observations, rewards, dones, infos = envs.step(actions)
+        for row, single in enumerate(singles):
+            expected, reward, terminated, truncated, single_info = single.step(int(actions[row]))
+            returns[row] += reward
+            lengths[row] += 1
+            assert rewards[row] == np.float32(reward) and dones[row] == (terminated or truncated)
+            assert infos[row]["events"] == single_info["events"]
+            if dones[row]:
+                ended += 1
+                assert data_equivalence(infos[row]["terminal_observation"], expected)
+                assert infos[row]["TimeLimit.truncated"] == truncated
+                assert infos[row]["episode"]["r"] == pytest.approx(returns[row])
+                assert infos[row]["episode"]["l"] == lengths[row]
+                assert infos[row]["goals"] == single_info["goals"]
+                returns[row] = lengths[row] = 0
+                expected, _ = single.reset()
+            assert data_equivalence(observations[row], expected)
+    assert ended > 5
+
+
+@each_world
+@each_layout
+def test_pickle_and_state_in_the_middle_of_an_episode(world, arguments):
+    played = world(3, shift=0.5, observation="planes", **arguments)
+    played.reset(seed=5)
+    rng = np.random.default_rng(0)
+    actions = rng.integers(len(world.action_texts), size=(60, 3))
+    for row in actions[:7]:
+        played.step(row)
+    copies = [pickle.loads(pickle.dumps(played)), world(3, shift=0.5, observation="planes", **arguments)]
+    copies[1].set_state(played.get_state())
+    for row in actions[7:]:
+        expected = played.step(row)
+        over = np.flatnonzero(expected[1] | expected[2])
+        for copy in copies:
+            assert data_equivalence(copy.step(row), expected)
+        for each in (played, *copies):
+            each.next_level(over)
+        for copy in copies:
+            assert data_equivalence(copy.observe(), played.observe())
+            assert data_equivalence(copy.first_visit, played.first_visit)
+
+
+@each_world
+@each_layout
+def test_invariants_over_many_random_steps(world, arguments):
+    n = 256
+    played = world(n, shift=0.5, observation="planes", **arguments)
+    played.reset(seed=0)
+    walls = played.level["walls"].reshape(n, -1)
+    rng = np.random.default_rng(3)
+    for _ in range(400):
+        before = played.state["agent"].copy()
+        reward, terminated, truncated, events = played.step(rng.integers(len(world.action_texts), size=n))
+        agent = played.state["agent"]
+        row, column = np.divmod(np.stack([before, agent]), played.size)
+        assert (np.abs(np.diff(row, axis=0)) + np.abs(np.diff(column, axis=0)) <= 1).all()
+        assert not walls[np.arange(n), agent].any()
+        assert (reward == events @ [world.event_rewards.get(name, 0) for name in world.event_names]).all()
+        planes = played.observe()
+        assert (planes[:, 1].reshape(n, -1).argmax(1) == agent).all() and (planes.sum((2, 3))[:, 1:] == 1).all()
+        assert not (terminated & truncated).any() and (played.steps <= played.max_steps).all()
+        over = np.flatnonzero(terminated | truncated)
+        played.next_level(over)
+        walls = played.level["walls"].reshape(n, -1)
+
+
+@each_world
+def test_levels_do_not_depend_on_actions(world):
+    played = [world(4, shift=0.5) for _ in range(2)]
+    rng = np.random.default_rng(0)
+    for each in played:
+        each.reset(seed=9)
+    for _ in range(20):
+        for _ in range(int(rng.integers(5))):
+            played[0].step(rng.integers(len(world.action_texts), size=4))
+        for each in played:
+            each.reset()
+        assert data_equivalence(played[0].level, played[1].level)
+
+
+@each_world
+@each_layout
+def test_train_and_test_splits_are_disjoint_and_exhaustive(world, arguments):
+    seen = {}
+    for split in ("train", "test", "all"):
+        drawn = world(1, shift=1.0, split=split, **arguments).draw_levels(np.zeros(3000, int), np.arange(3000))
+        seen[split] = set(drawn["fingerprint"].tolist())
+    assert seen["train"] and seen["test"] and not seen["train"] & seen["test"]
+    assert seen["all"] & seen["test"] and seen["all"] & seen["train"]
+
+
+@each_world
+@each_layout
+def test_experts_agree_on_ambiguous_levels_and_have_opposite_outcomes_on_distinguishing_ones(world, arguments):
+    levels = test_levels(world.id(), 40, 40, **arguments)
+    rows = [evaluate(ExpertAgent(goal), world.id(), levels, **arguments) for goal in (0, 1)]
+    ambiguous = levels.level_class == "ambiguous"
+    for expert in rows:
+        assert (expert.outcome[ambiguous] == "both").all()
+    assert (rows[0]["return"] == rows[1]["return"])[ambiguous].all()
+    assert (rows[0]["length"] == rows[1]["length"])[ambiguous].all()
+    assert (rows[0].outcome[~ambiguous] == "intended").all()
+    assert (rows[1].outcome[~ambiguous] == "proxy").all()
+    assert (levels.margin[ambiguous] == 0).all() and (levels.margin[~ambiguous] > 0).all()
+
+
+@each_world
+@each_layout
+def test_margin_is_what_the_proxy_expert_loses(world, arguments):
+    levels = test_levels(world.id(), 0, 60, **arguments)
+    rows = [evaluate(ExpertAgent(goal), world.id(), levels, **arguments) for goal in (0, 1)]
+    worth = [(world.discount ** (r["length"] - 1) * r["return"]).to_numpy() for r in rows]
+    np.testing.assert_allclose(worth[0] - worth[1], levels.margin)
+
+
+@each_world
+@each_layout
+def test_no_random_walk_beats_the_intended_expert(world, arguments):
+    levels = world(1, shift=1.0, **arguments).certify(
+        world(1, shift=1.0, **arguments).draw_levels(np.zeros(500, int), np.arange(500))
+    )
+    assert set(levels.level_class) <= set(LEVEL_CLASSES)
+    best = evaluate(ExpertAgent(0), world.id(), levels, **arguments)
+    assert (best["return"] == 1).all()
+    played = world(500, shift=1.0, **arguments)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        played.reset(seed=0)
+        played.set_levels(levels.levels)
+        fastest = np.full(500, 10_000)
+        for step in range(1, played.max_steps + 1):
+            reward, *_ = played.step(rng.integers(len(world.action_texts), size=500))
+            fastest = np.where((reward > 0) & (fastest > step), step, fastest)
+        assert (fastest >= best["length"]).all()
+
+
+@each_world
+@each_layout
+def test_levels_print_and_parse(world, arguments):
+    played = world(1, shift=0.7, **arguments)
+    levels = played.certify(played.draw_levels(np.ones(50, int), np.arange(50)))
+    for number, text in enumerate(levels.text):
+        assert data_equivalence(played.parse_level(text), take(levels.levels, [number]))
+        env = gym.make(world.id(), shift=0.0, **arguments)
+        _, info = env.reset(seed=0, options={"level": text})
+        assert info["level"] == text
+
+
+@each_world
+@each_layout
+def test_every_action_moves_where_its_text_says(world, arguments):
+    played = world(200, shift=1.0, **arguments)
+    by_word = {"north": (-1, 0), "south": (1, 0), "west": (0, -1), "east": (0, 1)}
+    for action, text in enumerate(world.action_texts):
+        played.reset(seed=1)
+        before = np.stack(np.divmod(played.state["agent"], played.size), 1)
+        played.step(np.full(200, action))
+        moved = np.stack(np.divmod(played.state["agent"], played.size), 1) - before
+        expected = by_word[text.split()[-1]]
+        assert ((moved == expected).all(1) | (moved == 0).all(1)).all() and (moved == expected).all(1).any()
+
+
+@each_world
+def test_docstring_is_the_manual(world):
+    headings = [line.strip("# ") for line in world.__doc__.splitlines() if line.strip().startswith("## ")]
+    assert headings == [
+        "Description",
+        "Goals",
+        "Shift",
+        "Actions",
+        "Observation",
+        "Rewards",
+        "Episode end",
+        "Arguments",
+        "Version history",
+    ]
+    for action in world.action_texts:
+        assert action in world.__doc__
+    for name in (*world.goals, *world.goals.values()):
+        assert f"``{name}``" in world.__doc__
+
+
+@each_world
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"shift": 1.5}, ["shift=1.5", "[0, 1]"]),
+        ({"shift": -0.1}, ["shift=-0.1"]),
+        ({"size": 2}, ["size=2", "3.."]),
+        ({"layout": "mase"}, ["layout='mase'", "'maze'"]),
+        ({"layout": "maze", "size": 6}, ["size=6", "odd"]),
+        ({"observation": "pixels"}, ["observation='pixels'", "'planes'"]),
+        ({"split": "validation"}, ["split='validation'", "'train'"]),
+        ({"style": "poem"}, ["style='poem'", "'relative'"]),
+        ({"max_steps": -1}, ["max_steps=-1"]),
+        ({"layout": "walls", "density": 1.0}, ["density=1.0"]),
+    ],
+)
+def test_bad_arguments_are_named(world, arguments, words):
+    with pytest.raises(ValueError) as error:
+        gym.make(world.id(), **arguments)
+    for word in words:
+        assert word in str(error.value)
+
+
+@each_world
+def test_stepping_wrongly_is_an_error(world):
+    env = gym.make(world.id()).unwrapped
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(0)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="0..3"):
+        env.step(4)
+    with pytest.raises(ValueError, match="options"):
+        env.reset(options={"levels": "x"})
+    for _ in range(env.world.max_steps):
+        _, _, terminated, truncated, _ = env.step(0)
+        if terminated or truncated:
+            break
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(0)
+
+
+def test_unknown_world_shows_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'cheese-corner'"):
+        find_world("chese-corner")
+    with pytest.raises(ValueError, match="did you mean 'astray/CheeseCorner-v0'"):
+        find_world("astray/CheesCorner-v0")
