@@ -1,5 +1,6 @@
 """Random network distillation."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -88,12 +89,13 @@ class RND:
         statistics = {
             name: [s.mean, s.var, s.count] for name, s in (("observations", self._observations), ("errors", self._errors))
         }
-        return {
+        state = {
             "target": self._target.state_dict(),
             "predictor": self._predictor.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "statistics": statistics,
         }
+        return copy.deepcopy(state)  # torch hands out the live tensors, and the next update would change them
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a ``state_dict``."""

@@ -236,7 +236,9 @@ class _Trunk:
 class _GivenStates(nn.Module):
     """Stands where a causal model has its body and hands its input on, so that only the head is computed."""
 
-    def forward(self, inputs_embeds: Tensor, **_: object) -> BaseModelOutputWithPastAndCrossAttentions:
+    def forward(
+        self, *_: object, inputs_embeds: Tensor, **__: object
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
 
 

@@ -13,7 +13,10 @@ LAYOUTS = ("open", "walls", "maze")
 CORNERS = ("north-west", "north-east", "south-west", "south-east")
 DIRECTIONS = ("north", "south", "west", "east")
 MAX_SIZE = 63
-
+CELL_PIXELS = 24
+FLOOR = (236, 236, 236)
+COLOURS = ((60, 60, 60), (213, 94, 0), (240, 228, 66), (0, 114, 178), (0, 158, 115))
+"""Walls, then things from the last to the first, then the agent (Okabe and Ito's colours, told apart by all)."""
 
 def _blocked_sentence(number: int) -> str:
     names = [direction for i, direction in enumerate(DIRECTIONS) if number >> i & 1]
@@ -222,7 +225,22 @@ class GridWorld(World):
         """The length of the longest answer of ``where``."""
         return max(len(words) for row in self._offsets for words in row)
 
-    # ---------------------------------------------------------------- pictures of characters
+    # ---------------------------------------------------------------- pictures
+    def image(self, row: int = 0) -> np.ndarray:
+        """One row's room in colour, ``uint8[24 * size, 24 * size, 3]``: smaller squares lie on larger ones."""
+        side = CELL_PIXELS
+        picture = np.full((self.size, side, self.size, side, 3), FLOOR, np.uint8)
+        walls, *things = self._planes[row].reshape(-1, self.size, self.size).astype(bool)
+        agent = np.zeros(self.size**2, bool)
+        agent[self.state["agent"][row]] = True
+        # The agent comes last, so that it is seen on whatever it stands on.
+        layers = [walls, *things[:0:-1], agent.reshape(self.size, self.size)]
+        for number, (layer, colour) in enumerate(zip(layers, COLOURS, strict=False)):
+            inset = slice(2 * number, side - 2 * number)
+            for cell_row, cell_column in np.argwhere(layer):
+                picture[cell_row, inset, cell_column, inset] = colour
+        return picture.reshape(self.size * side, self.size * side, 3)
+
     @abstractmethod
     def glyphs(self, level: Levels) -> dict[int, str]:
         """Cell to character of what lies in the first level."""

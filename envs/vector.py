@@ -42,10 +42,10 @@ class WorldEnv(gym.Env):
     visit, -1 before), ``action_texts``, and ``level`` (ASCII, as ``reset(options={"level": ...})`` takes it).
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012 (gymnasium's own shape)
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (gymnasium's own shape)
 
     def __init__(self, world: str | type[World], render_mode: str | None = None, **arguments: Any):
-        self.render_mode = choose("render_mode", render_mode, (None, "ansi"))
+        self.render_mode = choose("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         self.world = world_class(world)(1, **arguments)
         self.event_names, self.goals = self.world.event_names, self.world.goals
         self._seeded = self._over = False
@@ -75,8 +75,10 @@ class WorldEnv(gym.Env):
         names = tuple(name for name, happened in zip(self.world.event_names, events[0], strict=True) if happened)
         return self._observation(), float(reward[0]), bool(terminated[0]), bool(truncated[0]), self._info(names)
 
-    def render(self) -> str | None:
-        """The room as characters, with render_mode "ansi"."""
+    def render(self) -> str | np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What there is now, as characters ("ansi") or as a picture ("rgb_array", ``uint8[height, width, 3]``)."""
+        if self.render_mode == "rgb_array":
+            return self.world.image()
         return self.world.ascii() if self.render_mode == "ansi" else None
 
     def _observation(self) -> Any:

@@ -152,6 +152,10 @@ class World(ABC):
     def ascii(self, row: int = 0) -> str:
         """The current state of one row as a picture of characters."""
 
+    @abstractmethod
+    def image(self, row: int = 0) -> np.ndarray:
+        """The current state of one row as a picture, ``uint8[height, width, 3]``."""
+
     # ---------------------------------------------------------------- names and spaces
     @classmethod
     def id(cls) -> str:

@@ -162,7 +162,7 @@ def _points(trained: pd.DataFrame, x: Axis) -> pd.DataFrame:
         return trained.loc[shared].assign(x=trained["step"])
     last = last_checkpoint(trained)
     if x == "train_shift":
-        return last.assign(x=last["train_shift"])
+        return last.assign(x=last["train_shift"]).dropna(subset="x")
     last = last.loc[last["level_class"] == "distinguishing"].dropna(subset="margin")
     if last["margin"].nunique() <= MARGIN_BINS:
         return last.assign(x=last["margin"])
@@ -189,6 +189,7 @@ def _draw_panel(
         axes.plot(means["x"], means["mean"], color=colour, linewidth=1.8)
         if x == "train_shift":
             axes.vlines(means["x"], means["low"], means["high"], color=colour, linewidth=1.2)
+            axes.plot(means["x"], means["mean"], "_", color=colour, markersize=11, markeredgewidth=1.8)
         else:
             axes.fill_between(means["x"], means["low"], means["high"], color=colour, alpha=0.18, linewidth=0)
         labels.append((means["mean"].iloc[-1], name, colour))

@@ -70,7 +70,7 @@ def write_report(run_folder: str | Path) -> Path:
         proxy=proxy,
         episodes=_read(folder / "episodes.json", absent=[]),
         arms={arm["name"]: _plain(arm) for arm in config.pop("arms", [])},
-        study={name: _plain(value) for name, value in config.items() if name != "cells" and value},
+        study={name: _plain(value) for name, value in config.items() if name != "cells"},
         environment={
             name: _plain(value) for name, value in _read(folder / "environment.json", absent={}).items()
         },
@@ -223,7 +223,7 @@ def _levels(rows: pd.DataFrame) -> dict[str, int]:
 def _plain(value: Any) -> str:
     """A field of the study as text."""
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {_plain(each)}" for name, each in value.items())
+        return ", ".join(f"{name}: {_plain(each)}" for name, each in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(_plain, value)) or "none"
     return str(value)

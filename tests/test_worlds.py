@@ -24,10 +24,6 @@ each_observation = pytest.mark.parametrize("observation", OBSERVATIONS)
 each_layout = pytest.mark.parametrize("arguments", LAYOUTS, ids=("open", "walls", "maze"))
 
 
-def rows_of(observations, row):
-    return observations[row]
-
-
 @each_world
 @each_observation
 @pytest.mark.parametrize("style", ["relative", "map"])
@@ -35,7 +31,9 @@ def test_gymnasium_checker(world, observation, style):
     env = gym.make(world.id(), observation=observation, style=style, shift=0.5, render_mode="ansi")
     check_env(env.unwrapped, skip_render_check=True)
     assert env.unwrapped.render().count("\n") == 4
-    env.close()
+    env = gym.make(world.id(), render_mode="rgb_array")
+    env.reset(seed=0)
+    assert env.render().shape[2] == 3 and len(np.unique(env.render().reshape(-1, 3), axis=0)) > 3
 
 
 @each_world
