@@ -34,6 +34,16 @@ CORNER, START, CHEESE, MOVED, ORDER, WALLS, MAZE = (
 CELLS, ROOMS = SIZE * SIZE, (SIZE + 1) // 2
 CORNERS = np.array([0, SIZE - 1, CELLS - SIZE, CELLS - 1])
 ROOM_NUMBERS = np.arange(ROOMS * ROOMS).reshape(ROOMS, ROOMS)
+ROW, COLUMN = np.divmod(np.arange(CELLS), SIZE)
+MOVES = np.stack(
+    [
+        np.maximum(ROW - 1, 0) * SIZE + COLUMN,
+        np.minimum(ROW + 1, SIZE - 1) * SIZE + COLUMN,
+        ROW * SIZE + np.maximum(COLUMN - 1, 0),
+        ROW * SIZE + np.minimum(COLUMN + 1, SIZE - 1),
+    ],
+    axis=1,
+)
 DOORS = np.concatenate(
     [
         np.stack([ROOM_NUMBERS[:, :-1].ravel(), ROOM_NUMBERS[:, 1:].ravel()], 1),
@@ -117,16 +127,6 @@ def draw_maze(key, walls):
 
 
 @njit
-def move(walls, cell, action):
-    """Where a move leads."""
-    row, column = cell // SIZE, cell % SIZE
-    row = min(max(row + (action == 1) - (action == 0), 0), SIZE - 1)
-    column = min(max(column + (action == 3) - (action == 2), 0), SIZE - 1)
-    target = row * SIZE + column
-    return cell if walls[target] else target
-
-
-@njit
 def reachable(walls, start, cheese, corner, limit):
     """Breadth-first search for both goals."""
     steps = np.full(CELLS, -1)
@@ -136,8 +136,8 @@ def reachable(walls, start, cheese, corner, limit):
         cell = queue[head]
         head += 1
         for action in range(4 * (steps[cell] < limit)):
-            target = move(walls, cell, action)
-            if steps[target] < 0:
+            target = MOVES[cell, action]
+            if not walls[target] and steps[target] < 0:
                 queue[tail], steps[target] = target, steps[cell] + 1
                 tail += 1
     return steps[cheese] >= 0 and steps[corner] >= 0
@@ -148,10 +148,10 @@ def start_episode(rows, i, layout, limit):
     """Draws the next level of row i (of env seed i), until one is solvable."""
     rows.episode[i] += 1
     rows.steps[i] = 0
-    rows.visits[i] = -1
+    rows.visits[i, 0] = rows.visits[i, 1] = -1
     planes = rows.base[i]
     planes[:] = 0
-    walls = planes[0]
+    walls = planes[:CELLS]
     seed_key = mix(mix(np.uint64(i) + GOLDEN) ^ (np.uint64(rows.episode[i]) * GOLDEN + np.uint64(1)))
     attempt = 0
     while True:
@@ -171,7 +171,7 @@ def start_episode(rows, i, layout, limit):
         attempt += 1
     rows.agent[i], rows.cheese[i], rows.corner[i] = start, cheese, corner
     rows.order[i] = int(uniform(key, ORDER, 0) * 2)
-    planes[2, cheese] = planes[3, corner] = 1
+    planes[2 * CELLS + cheese] = planes[3 * CELLS + corner] = 1
     fingerprint = np.uint64(0)
     for word in range(0, CELLS, 64):  # as numpy.packbits and a view as uint64 have it
         bits = np.uint64(0)
@@ -196,27 +196,31 @@ def step_all(rows, out, actions, layout, limit):
     for i in range(len(actions)):
         if not 0 <= actions[i] < 4:
             raise ValueError("actions must lie in 0..3")
-        target = move(rows.base[i, 0], rows.agent[i], actions[i])
-        ate, entered = target == rows.cheese[i], target == rows.corner[i] and target != rows.agent[i]
+        agent = rows.agent[i]
+        target = MOVES[agent, actions[i]]
+        target = agent if rows.base[i, target] else target
         rows.agent[i] = target
-        rows.steps[i] += 1
-        out.events[i, 0], out.events[i, 1] = ate, entered
-        for g in range(2):
-            if out.events[i, g] and rows.visits[i, g] < 0:
-                rows.visits[i, g] = rows.steps[i]
-        out.reward[i] = ate
-        out.terminated[i] = ate
-        out.truncated[i] = not ate and rows.steps[i] >= limit
-        out.last_events[i], out.last_goals[i], out.last_level[i] = out.events[i], rows.visits[i], rows.fingerprint[i]
-        if ate or out.truncated[i]:
-            out.last_planes[i] = rows.base[i]
-            out.last_planes[i, 1, target] = 1
-            out.events[i] = False
-            start_episode(rows, i, layout, limit)
+        ate, entered = target == rows.cheese[i], target == rows.corner[i] and target != agent
+        step = rows.steps[i] = rows.steps[i] + 1
+        over = ate or step >= limit
+        if ate and rows.visits[i, 0] < 0:
+            rows.visits[i, 0] = step
+        if entered and rows.visits[i, 1] < 0:
+            rows.visits[i, 1] = step
+        out.reward[i], out.terminated[i], out.truncated[i] = ate, ate, over and not ate
+        if over:
             any_over = True
-        out.goals[i], out.level[i] = rows.visits[i], rows.fingerprint[i]
-        out.planes[i] = rows.base[i]
-        out.planes[i, 1, rows.agent[i]] = 1
+            out.last_events[i, 0], out.last_events[i, 1], out.last_level[i] = ate, entered, rows.fingerprint[i]
+            out.last_goals[i, 0], out.last_goals[i, 1] = rows.visits[i, 0], rows.visits[i, 1]
+            for j in range(4 * CELLS):
+                out.last_planes[i, j] = rows.base[i, j]
+            out.last_planes[i, CELLS + target] = 1
+            start_episode(rows, i, layout, limit)
+        out.events[i, 0], out.events[i, 1], out.level[i] = ate and not over, entered and not over, rows.fingerprint[i]
+        out.goals[i, 0], out.goals[i, 1] = rows.visits[i, 0], rows.visits[i, 1]
+        for j in range(4 * CELLS):
+            out.planes[i, j] = rows.base[i, j]
+        out.planes[i, CELLS + rows.agent[i]] = 1
     return any_over
 
 
@@ -230,14 +234,14 @@ class CompiledLoop:
         """Starts over."""
         b = self.num_envs
         episode, steps, agent, cheese, corner, order = np.zeros((6, b), np.int64)
-        visits, base = np.zeros((b, 2), np.int64), np.zeros((b, 4, CELLS), np.uint8)
+        visits, base = np.zeros((b, 2), np.int64), np.zeros((b, 4 * CELLS), np.uint8)
         self.rows = Rows(episode - 1, steps, agent, cheese, corner, order, np.zeros(b, np.uint64), visits, base)
         start_all(self.rows, self.layout, self.limit)
 
     def step(self, actions: np.ndarray) -> tuple[Any, ...]:
         """One step, into fresh arrays."""
         b = self.num_envs
-        planes, last_planes = np.empty((b, 4, CELLS), np.uint8), np.empty((b, 4, CELLS), np.uint8)
+        planes, last_planes = np.empty((2, b, 4 * CELLS), np.uint8)
         reward, terminated, truncated = np.empty(b), np.empty(b, bool), np.empty(b, bool)
         info = [np.empty((b, 2), bool), np.empty((b, 2), np.int64), np.empty(b, np.uint64)]
         last = [np.empty_like(array) for array in info]

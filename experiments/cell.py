@@ -18,7 +18,7 @@ from astray.agents.acting import ExpertAgent, MarginalAgent, PolicyAgent, Stocha
 from astray.agents.vec_env import vec_env
 from astray.envs import LevelSet, find_world
 from astray.experiments.checkpoint import load_checkpoint, save_checkpoint
-from astray.experiments.evaluate import MODES, evaluate, play, trace
+from astray.experiments.evaluation import MODES, evaluate, play, trace
 from astray.experiments.files import write_json, write_rows, write_text
 from astray.experiments.study import REFERENCES, Cell, Study
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from astray.envs import LevelSet
 from astray.envs.world import choose
-from astray.experiments.evaluate import test_levels
+from astray.experiments.evaluation import test_levels
 
 REFERENCES = "references"
 """The cell of the agents that need no training: random, and an expert for each goal."""

@@ -188,9 +188,9 @@ def test_save_and_load(tiny, tmp_path):
 def test_weights_of_another_base_model_are_refused(tiny):
     policy = small_ppo(tiny).policy
     state = policy.state_dict()
-    with pytest.raises(ValueError, match="another|trained on a base model with fingerprint 0000"):
+    with pytest.raises(ValueError, match="trained on a base model with fingerprint 0000"):
         policy.load_state_dict({**state, "fingerprint": torch.zeros_like(state["fingerprint"])})
-    state.popitem(last=False)
+    state.popitem()
     with pytest.raises(ValueError, match="other entries"):
         policy.load_state_dict(state)
 
@@ -247,10 +247,13 @@ def test_other_spaces_are_refused():
             LanguagePolicy(observation_space, action_space, lambda _: 1e-3)
 
 
-def test_ppo_learns_to_open_the_named_door(tiny):
-    settings = dict(n_steps=32, batch_size=64, n_epochs=4, learning_rate=3e-3, gamma=0.0, device="cpu", seed=0)
-    policy_kwargs = dict(model=tiny, dtype=torch.float32, lora_layers=4)
+def test_ppo_learns_to_open_the_named_door():
+    settings = dict(n_steps=16, batch_size=64, n_epochs=4, learning_rate=1e-3, gamma=0.0, device="cpu", seed=0)
+    policy_kwargs = dict(dtype=torch.float32, lora_layers=4)
     model = PPO(LanguagePolicy, make_vec_env(Doors, 8, seed=0), policy_kwargs=policy_kwargs, **settings)
-    model.learn(32 * 8 * 12)
+    before = model.policy.action_probabilities(observations()[:2])
+    model.learn(16 * 8 * 8)
     probabilities = model.policy.action_probabilities(observations()[:2])
-    assert probabilities[0, 0] > 0.9 and probabilities[1, 1] > 0.9
+    print(before, probabilities)
+    assert min(before[0, 0], before[1, 1]) < 0.7
+    assert min(probabilities[0, 0], probabilities[1, 1]) > 0.9

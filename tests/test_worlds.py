@@ -13,7 +13,7 @@ from astray.agents.acting import ExpertAgent
 from astray.agents.vec_env import vec_env
 from astray.envs import find_world, worlds
 from astray.envs.levels import LEVEL_CLASSES, take
-from astray.experiments.evaluate import evaluate, test_levels
+from astray.experiments.evaluation import evaluate, test_levels
 
 WORLDS = list(worlds().values())
 OBSERVATIONS = ("text", "bytes", "planes", "egocentric")
