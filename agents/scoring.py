@@ -1,9 +1,9 @@
 """Exact log-probabilities of candidate texts: one forward over each prompt and the trie of its candidates.
 
-A row of a batch holds a prompt and, after it, the inner nodes of its candidates' trie. A tree mask lets a node see
-the prompt and its ancestors, and its position is the prompt's length plus its depth, so every node computes what it
-would compute in the plain sequence ``prompt + candidate``. Leaves are predicted, never fed. Tokens that all prompts
-begin with (an instruction) are computed once and their keys and values shared by the batch.
+A row of a batch holds a prompt and, after it, the inner nodes of its candidates' trie. A tree mask lets a
+node see the prompt and its ancestors, and its position is the prompt's length plus its depth, so that a node
+computes what it would in the plain sequence ``prompt + candidate``. Leaves are predicted, never fed. Tokens
+that all prompts begin with (an instruction) are computed once, and their keys and values shared by the batch.
 """
 
 import copy
@@ -11,8 +11,6 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +21,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-Tokens = tuple[int, ...]
+from astray.agents.trie import Tokens, Trie, trie
 
-# Tokens in one forward: enough to keep the matrix products efficient, few enough for the activations to stay in cache.
+# In one forward: enough for efficient matrix products, few enough to bound the memory of activations.
 CHUNK_TOKENS = 2048
 TRUNK_BYTES = 2**28
 
@@ -34,7 +32,7 @@ class Scores(NamedTuple):
     """What one pass gives.
 
     Attributes:
-        log_probs: per prompt, ``float32[candidates]``: the sum of the log-probabilities of a candidate's tokens.
+        log_probs: per prompt, ``float32[candidates]``: a candidate's token log-probabilities, summed.
         hidden: ``[prompts, hidden]``, the last hidden state of each prompt's last token.
     """
 
@@ -42,47 +40,12 @@ class Scores(NamedTuple):
     hidden: Tensor
 
 
-class _Trie(NamedTuple):
-    """The prefix tree of a set of candidates; node 0 is the prompt's last token, the others are fed."""
-
-    tokens: np.ndarray  # int64[N] of nodes 1..N
-    depths: np.ndarray  # int64[N] of nodes 1..N; children of node 0 have depth 0
-    sees: np.ndarray  # bool[N, N]: node sees itself and its ancestors
-    edge_nodes: np.ndarray  # int64[E]: the node an edge leaves
-    edge_tokens: np.ndarray  # int64[E]: the token it predicts
-    path_edges: np.ndarray  # int64[P]: the edges of all candidates, one after another
-    path_candidates: np.ndarray  # int64[P]: the candidate each belongs to
-
-
-@lru_cache(maxsize=4096)
-def _trie(candidates: tuple[Tokens, ...]) -> _Trie:
-    inner = {candidate[:depth] for candidate in candidates for depth in range(1, len(candidate))}
-    nodes = {
-        prefix: number for number, prefix in enumerate(sorted(inner, key=lambda p: (len(p), p)), start=1)
-    }
-    edges: dict[Tokens, int] = {}
-    paths = [
-        [edges.setdefault(candidate[: depth + 1], len(edges)) for depth in range(len(candidate))]
-        for candidate in candidates
-    ]
-    sees = [[prefix[: len(other)] == other for other in nodes] for prefix in nodes]
-    return _Trie(
-        tokens=np.array([prefix[-1] for prefix in nodes], np.int64),
-        depths=np.array([len(prefix) - 1 for prefix in nodes], np.int64),
-        sees=np.array(sees, bool).reshape(len(nodes), len(nodes)),
-        edge_nodes=np.array([nodes.get(edge[:-1], 0) for edge in edges], np.int64),
-        edge_tokens=np.array([edge[-1] for edge in edges], np.int64),
-        path_edges=np.fromiter(chain.from_iterable(paths), np.int64),
-        path_candidates=np.repeat(np.arange(len(paths)), [len(path) for path in paths]),
-    )
-
-
 class _Row(NamedTuple):
     """One distinct prompt with its candidates; the first ``prefix`` tokens are shared and not fed again."""
 
     prompt: Tokens
     candidates: tuple[Tokens, ...]
-    trie: _Trie
+    trie: Trie
     prefix: int
 
     @property
@@ -102,17 +65,18 @@ class Scorer:
 
     Args:
         model: any causal language model that accepts a 4-D float attention mask.
-        trunk_layers: the number of lowest layers whose weights never change. What they compute for a prompt is kept,
-            and only the layers above are computed again. Ignored where the model cannot be cut between two layers.
+        trunk_layers: the number of lowest layers whose weights never change. What they compute for a prompt
+            is kept, and only the layers above are computed again. Ignored where a model cannot be cut in two.
         trunk_bytes: memory for what is kept; the least recently used goes first.
     """
 
     def __init__(self, model: PreTrainedModel, trunk_layers: int = 0, trunk_bytes: int = TRUNK_BYTES):
-        # the model's own forward from hidden states to logits, with whatever it does to them (scaling, capping)
+        # the model's own way from hidden states to logits, with whatever it does to them (scaling, capping)
         self._head = _replace(model, **{model.base_model_prefix: _GivenStates()})
-        cut = _cut(model.base_model, trunk_layers) if trunk_layers else None
+        body: Any = model.base_model
+        cut = _cut(body, trunk_layers) if trunk_layers else None
         self._trunk = _Trunk(cut[0], trunk_bytes) if cut else None
-        self._top = cut[1] if cut else model.base_model
+        self._top: PreTrainedModel = cut[1] if cut else body
         self._prefix: tuple[Tokens, int, DynamicCache] | None = None
 
     def __call__(
@@ -131,7 +95,7 @@ class Scorer:
         distinct: dict[tuple[Tokens, tuple[Tokens, ...]], int] = {}
         index = [distinct.setdefault(pair, len(distinct)) for pair in zip(prompts, candidates, strict=True)]
         rows = [
-            _Row(prompt, options, _trie(options), len(prefix) if _begins(prompt, prefix) else 0)
+            _Row(prompt, options, trie(options), len(prefix) if _begins(prompt, prefix) else 0)
             for prompt, options in distinct
         ]
         log_probs: list[Tensor] = [torch.empty(0)] * len(rows)
@@ -141,20 +105,17 @@ class Scorer:
             for chunk in _chunks(rows):
                 chunk_rows = [rows[i] for i in chunk]
                 states = self._states(chunk_rows, cache if chunk_rows[0].prefix else None)
-                for i, row_log_probs, row_hidden in zip(
-                    chunk, *self._read_out(chunk_rows, states), strict=True
-                ):
-                    log_probs[i], hidden[i] = row_log_probs, row_hidden
+                for i, *scores in zip(chunk, *self._read_out(chunk_rows, states), strict=True):
+                    log_probs[i], hidden[i] = scores
         return Scores([log_probs[i] for i in index], torch.stack([hidden[i] for i in index]))
 
     def _states(self, rows: list[_Row], cache: DynamicCache | None) -> Tensor:
         """The last hidden states ``[rows, longest row, hidden]``, padded on the right."""
         if self._trunk is None:
             fed = [torch.from_numpy(row.fed()) for row in rows]
-            return _forward(self._top, rows, pad_sequence(fed, batch_first=True), cache)
-        return _forward(
-            self._top, rows, pad_sequence([self._trunk(row) for row in rows], batch_first=True), cache
-        )
+        else:
+            fed = [self._trunk(row) for row in rows]
+        return _forward(self._top, rows, pad_sequence(fed, batch_first=True), cache)
 
     def _read_out(self, rows: list[_Row], states: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         """Log-probabilities per row, and ``[rows, hidden]`` of the prompts' last tokens."""
@@ -176,7 +137,7 @@ class Scorer:
         return sums.split(widths), states[torch.from_numpy(roots).to(device)]
 
     def _prefix_cache(self, prefix: Tokens) -> DynamicCache:
-        """Keys and values of the prefix in the layers above the trunk; kept without gradients per weight version."""
+        """Keys and values of the prefix above the trunk; without gradients, kept until a weight changes."""
         version = weights_version(self._top)
         if not torch.is_grad_enabled() and self._prefix is not None and self._prefix[:2] == (prefix, version):
             return self._prefix[2]
@@ -192,13 +153,14 @@ class Scorer:
 
 
 class _Trunk:
-    """The frozen lowest layers, and what they computed: hidden states per row, least recently used forgotten first.
+    """The frozen lowest layers, and the states they computed per row; the least recently used go first.
 
-    Rows are always computed one at a time. Reduced-precision matrix products depend on the shape of the batch, and
-    what is kept must not depend on which prompts happened to come together: a resumed run meets others.
+    Rows are always computed one at a time: matrix products in bfloat16 may depend on the shape of the batch,
+    and what is kept must not depend on which prompts happened to come together, because a resumed run meets
+    others.
     """
 
-    def __init__(self, body: nn.Module, max_bytes: int):
+    def __init__(self, body: PreTrainedModel, max_bytes: int):
         self._body = body
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -226,15 +188,13 @@ class _Trunk:
         if self._prefix is None or self._prefix[0] != tokens:
             cache = DynamicCache()
             inputs = _inputs(torch.tensor([tokens], device=self._body.device))
-            states = self._body(
-                **inputs, use_cache=True, **{_cache_name(self._body): cache}
-            ).last_hidden_state
-            self._prefix = (tokens, states, cache)
+            output = self._body(**inputs, use_cache=True, **{_cache_name(self._body): cache})
+            self._prefix = (tokens, output.last_hidden_state, cache)
         return self._prefix[1:]
 
 
 class _GivenStates(nn.Module):
-    """Stands where a causal model has its body and hands its input on, so that only the head is computed."""
+    """Stands where a causal model has its body and hands its input on: only the head is computed."""
 
     def forward(
         self, *_: object, inputs_embeds: Tensor, **__: object
@@ -243,12 +203,12 @@ class _GivenStates(nn.Module):
 
 
 def weights_version(module: nn.Module) -> int:
-    """A number that grows with every change of a trainable weight (optimiser step, ``load_state_dict``)."""
-    return sum(weight._version for weight in module.parameters() if weight.requires_grad)
+    """A number that grows with every change of a weight in place (optimiser step, ``load_state_dict``)."""
+    return sum(weight._version for weight in module.parameters())
 
 
-def _forward(body: nn.Module, rows: list[_Row], inputs: Tensor, cache: DynamicCache | None) -> Tensor:
-    """The last hidden states of padded rows: token ids ``[B, L]`` or states ``[B, L, hidden]`` to ``[B, L, hidden]``."""
+def _forward(body: PreTrainedModel, rows: list[_Row], inputs: Tensor, cache: DynamicCache | None) -> Tensor:
+    """Last hidden states ``[B, L, hidden]`` of padded rows, given as token ids or as states to go on from."""
     batch, longest, prefix = len(rows), inputs.shape[1], rows[0].prefix
     positions = np.zeros((batch, longest), np.int64)
     # padding sees itself (and the prefix): a row of the softmax without anything to see would be NaN
@@ -279,22 +239,22 @@ def _expand(cache: DynamicCache, batch: int) -> DynamicCache:
     """A cache for ``batch`` rows that all begin with what ``cache`` holds; the original stays as it is."""
     expanded = DynamicCache()
     for layer in cache.layers:
-        layer = copy.copy(layer)
-        if layer.is_initialized:
-            layer.keys = layer.keys.expand(batch, -1, -1, -1)
-            layer.values = layer.values.expand(batch, -1, -1, -1)
-        expanded.layers.append(layer)
+        shared: Any = copy.copy(layer)
+        if shared.is_initialized:
+            shared.keys = shared.keys.expand(batch, -1, -1, -1)
+            shared.values = shared.values.expand(batch, -1, -1, -1)
+        expanded.layers.append(shared)
     return expanded
 
 
-def _cache_name(body: nn.Module) -> str:
+def _cache_name(body: PreTrainedModel) -> str:
     """The argument that takes a cache: its name changed within transformers 5."""
     return "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"
 
 
 @contextmanager
-def precision(body: nn.Module) -> Iterator[None]:
-    """Reduced-precision models: float32 adapter weights are cast down for the matrix products, inputs never up."""
+def precision(body: PreTrainedModel) -> Iterator[None]:
+    """In bfloat16 models, float32 adapters are cast down for the matrix products, inputs never up."""
     reduced = body.dtype != torch.float32
     with (
         torch.autocast(body.device.type, body.dtype, enabled=reduced),
@@ -310,8 +270,8 @@ def _replace(module: nn.Module, **children: nn.Module) -> Any:
     return replaced
 
 
-def _cut(body: nn.Module, layers: int) -> tuple[nn.Module, nn.Module] | None:
-    """``body`` as two that share its modules, or None where the two in a row do not compute what it computes."""
+def _cut(body: Any, layers: int) -> tuple[PreTrainedModel, PreTrainedModel] | None:
+    """``body`` as two that share its modules, or None where the two in a row compute something else."""
     if not all(hasattr(body, name) for name in ("layers", "norm", "rotary_emb")):
         return None
     below = _replace(body, layers=nn.ModuleList(body.layers[:layers]), norm=nn.Identity())

@@ -53,7 +53,7 @@ class WorldVecEnv(VecEnv):
         if len(rows):
             for row in rows.tolist():
                 infos[row] |= {
-                    "terminal_observation": observations[row],
+                    "terminal_observation": observations[row].copy(),
                     "TimeLimit.truncated": bool(truncated[row]),
                     "goals": dict(zip(self.goals, self.world.first_visit[row].tolist(), strict=True)),
                     # "t", the wall time of SB3's own monitor, would make equal runs differ.
@@ -61,7 +61,7 @@ class WorldVecEnv(VecEnv):
                 }
             self._returns[rows] = 0
             self.world.next_level(rows)
-            observations = self.world.observe()
+            observations[rows] = self.world.observe(rows)
         return observations, reward.astype(np.float32), done, infos
 
     def get_state(self) -> dict[str, Any]:

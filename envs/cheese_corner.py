@@ -146,21 +146,20 @@ class CheeseCorner(GridWorld):
         self.state["agent"] = target
         return np.stack([ate, entered], axis=1), ate
 
-    def sentences(self) -> list[str]:
+    def sentences(self, rows: np.ndarray) -> list[str]:
         """Corner and cheese in the level's order of mention, relative to the agent or on a map."""
+        level = take(self.level, rows)
+        orders = level["order"].tolist()
         if self.style == "map":
             legend = {0: "X corner, C cheese", 1: "C cheese, X corner"}
-            pictures = (self.ascii(row) for row in range(self.num_envs))
-            orders = self.level["order"].tolist()
+            pictures = (self.ascii(row) for row in rows)
             return [f"{legend[o]}, A you, # wall. North is up.\n{p}" for o, p in zip(orders, pictures, strict=True)]
-        level = self.level
-        blocked = self.blocked_words()
         told = zip(
-            level["order"].tolist(),
+            orders,
             level["corner"].tolist(),
-            self.where(level["corner"]),
-            self.where(level["cheese"]),
-            blocked,
+            self.where(level["corner"], rows),
+            self.where(level["cheese"], rows),
+            self.blocked_words(rows),
             strict=True,
         )
         name = self._corner_name
@@ -216,7 +215,7 @@ class CheeseCorner(GridWorld):
         moved = [self.destination(agent, np.full(self.num_envs, a)) for a in range(len(self.action_texts))]
 
         def nearer(steps: np.ndarray) -> np.ndarray:
-            return np.stack([steps[self._each, m] == steps[self._each, agent] - 1 for m in moved], axis=1)
+            return np.stack([steps[self._each_row, m] == steps[self._each_row, agent] - 1 for m in moved], axis=1)
 
         to_cheese = nearer(distances(self.level["walls"], self.level["cheese"]))
         to_corner = nearer(self._around_cheese(self.level))

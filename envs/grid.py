@@ -61,13 +61,15 @@ def maze_walls(draws: Draws, size: int) -> np.ndarray:
     each = np.arange(n)
     walls = np.ones((n, size * size), bool)
     walls[:, room_cell] = False
-    part = np.tile(np.arange(side * side, dtype=np.int16), (n, 1))
+    between = room_cell[doors].sum(axis=1) // 2
+    # Which part each room belongs to, room by level: long inner loops, and integers as short as the rooms allow.
+    number = np.int8 if side * side <= 128 else np.int16
+    part = np.repeat(np.arange(side * side, dtype=number)[:, None], n, axis=1)
     for door in np.argsort(draws.uniform("maze", len(doors)), axis=1).T:
         first, second = doors[door].T
-        a, b = part[each, first], part[each, second]
-        between = (room_cell[first] + room_cell[second]) // 2
-        walls[each, between] &= a == b
-        np.copyto(part, a[:, None], where=part == b[:, None])
+        a, b = part[first, each], part[second, each]
+        walls[each, between[door]] &= a == b
+        part ^= (part == b) * (a ^ b)  # what was b becomes a
     return walls.reshape(n, size, size)
 
 
@@ -106,8 +108,8 @@ class GridWorld(World):
         # 3 * size lets every cell of an open room be reached with steps to spare; detours around walls need more.
         super().__init__(num_envs, max_steps=max_steps or (3 if layout == "open" else 6) * size, **arguments)
         self._moves = neighbours(size).ravel()
-        self._each = np.arange(num_envs)
         self._offsets = self._offset_words()
+        self.max_where_length = max(map(len, self._offsets))
         self._planes = np.zeros((num_envs, 2 + len(self.things), size * size), np.uint8)
         if self.observation == "egocentric":
             # The room in the middle of as much wall as an agent in its corner can see.
@@ -171,28 +173,28 @@ class GridWorld(World):
         target = self._moves.take(cells * len(DIRECTIONS) + actions)
         if self.layout == "open":
             return target
-        blocked = self.level["walls"].reshape(self.num_envs, -1)[self._each, target]
+        blocked = self.level["walls"].reshape(self.num_envs, -1)[self._each_row, target]
         return np.where(blocked, cells, target)
 
     # ---------------------------------------------------------------- showing
-    def planes(self) -> np.ndarray:
-        """Walls, agent, then the things: ``uint8[B, 2 + things, size, size]``."""
-        planes = self._planes.copy()
-        planes[self._each, 1, self.state["agent"]] = 1
-        return planes.reshape(self.num_envs, -1, self.size, self.size)
+    def planes(self, rows: np.ndarray) -> np.ndarray:
+        """Walls, agent, then the things: ``uint8[rows, 2 + things, size, size]``."""
+        planes = self._planes.take(rows, axis=0)
+        planes[np.arange(len(rows)), 1, self.state["agent"][rows]] = 1
+        return planes.reshape(len(rows), -1, self.size, self.size)
 
-    def egocentric(self) -> np.ndarray:
-        """The same without the agent, who is in the middle: ``uint8[B, 1 + things, 2 * size - 1, 2 * size - 1]``.
+    def egocentric(self, rows: np.ndarray) -> np.ndarray:
+        """The same without the agent, who is in the middle: ``uint8[rows, 1 + things, 2 * size - 1, 2 * size - 1]``.
 
         Beyond the room everything is wall.
         """
         side = 2 * self.size - 1
-        row, column = np.divmod(self.state["agent"], self.size)
+        row, column = np.divmod(self.state["agent"][rows], self.size)
         views = np.lib.stride_tricks.sliding_window_view(self._surroundings, (side, side), axis=(2, 3))
-        return views[self._each, :, row, column]
+        return views[rows, :, row, column]
 
-    def _offset_words(self) -> list[list[str]]:
-        """Words for every offset (south positive, east positive), indexed with python's negative indices."""
+    def _offset_words(self) -> list[str]:
+        """Words for every offset (south and east positive), one row after another, negative ones at the end of each."""
 
         def words(south: int, east: int) -> str:
             parts = []
@@ -203,27 +205,23 @@ class GridWorld(World):
             return ", ".join(parts) or "here"
 
         offsets = [*range(self.size), *range(1 - self.size, 0)]
-        return [[words(south, east) for east in offsets] for south in offsets]
+        return [words(south, east) for south in offsets for east in offsets]
 
-    def where(self, cells: np.ndarray) -> list[str]:
-        """Where cells (``int[B]``) are as seen by the agent: "1 south, 2 west", or "here"."""
-        agent_row, agent_column = np.divmod(self.state["agent"], self.size)
+    def where(self, cells: np.ndarray, rows: np.ndarray) -> list[str]:
+        """Where cells (``int[rows]``) are as seen by the rows' agents: "1 south, 2 west", or "here"."""
+        agent_row, agent_column = np.divmod(self.state["agent"][rows], self.size)
         row, column = np.divmod(cells, self.size)
-        souths, easts = (row - agent_row).tolist(), (column - agent_column).tolist()
-        return [self._offsets[south][east] for south, east in zip(souths, easts, strict=True)]
+        span = 2 * self.size - 1
+        numbers = (row - agent_row) % span * span + (column - agent_column) % span
+        return [self._offsets[number] for number in numbers.tolist()]
 
-    def blocked_words(self) -> list[str]:
+    def blocked_words(self, rows: np.ndarray) -> list[str]:
         """Which moves lead nowhere: "Blocked: north, east."; nothing in an open room, where all can be inferred."""
         if self.layout == "open":
-            return [""] * self.num_envs
+            return [""] * len(rows)
         agent = self.state["agent"]
         stuck = [self.destination(agent, np.full(self.num_envs, a)) == agent for a in range(len(DIRECTIONS))]
-        return [BLOCKED[number] for number in (np.stack(stuck, axis=1) @ [1, 2, 4, 8]).tolist()]
-
-    @property
-    def max_where_length(self) -> int:
-        """The length of the longest answer of ``where``."""
-        return max(len(words) for row in self._offsets for words in row)
+        return [BLOCKED[number] for number in (np.stack(stuck, axis=1)[rows] @ [1, 2, 4, 8]).tolist()]
 
     # ---------------------------------------------------------------- pictures
     def image(self, row: int = 0) -> np.ndarray:

@@ -5,22 +5,30 @@ Cells are numbered row by row: cell = row * size + column. Moves are one step no
 
 import numpy as np
 
-UNREACHABLE = np.int16(30_000)
-"""The distance of a cell that no path reaches (larger than any path, and small enough to add two)."""
+UNREACHABLE = np.int16(15_000)
+"""The distance of a cell that no path reaches: larger than any path, and small enough that two add up."""
 
 
-def _spread(rows: np.ndarray) -> np.ndarray:
-    """Bit sets of cells (one integer per grid row, ``uint64[n, size]``) and all their neighbours."""
-    one = np.uint64(1)
-    grown = rows | (rows << one) | (rows >> one)
-    grown[:, 1:] |= rows[:, :-1]
-    grown[:, :-1] |= rows[:, 1:]
-    return grown
+def _bits(walls: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Free cells and source as bit sets, one integer per grid row: both ``uint[size, n]``.
+
+    Levels are the last axis, so that NumPy's inner loops are long; integers are as short as the size allows.
+    """
+    n, size, _ = walls.shape
+    word = next(kind for kind in (np.uint16, np.uint32, np.uint64) if size < np.iinfo(kind).bits)
+    free = np.ascontiguousarray((~walls @ (np.uint64(1) << np.arange(size, dtype=np.uint64))).T.astype(word))
+    reached = np.zeros((size, n), word)
+    reached[source // size, np.arange(n)] = word(1) << (source % size).astype(word)
+    return free, reached
 
 
-def free_bits(walls: np.ndarray) -> np.ndarray:
-    """The cells without a wall as bit sets: ``bool[n, size, size]`` to ``uint64[n, size]``; size is at most 63."""
-    return ~walls @ (np.uint64(1) << np.arange(walls.shape[2], dtype=np.uint64))
+def _spread(reached: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """The cells of bit sets and all their free neighbours."""
+    one = reached.dtype.type(1)
+    grown = reached | (reached << one) | (reached >> one)
+    grown[1:] |= reached[:-1]
+    grown[:-1] |= reached[1:]
+    return grown & free
 
 
 def within_reach(walls: np.ndarray, start: np.ndarray, targets: np.ndarray, limit: int) -> np.ndarray:
@@ -37,18 +45,16 @@ def within_reach(walls: np.ndarray, start: np.ndarray, targets: np.ndarray, limi
     Returns:
         ``bool[n]``.
     """
-    n, size, _ = walls.shape
-    free = free_bits(walls)
-    each = np.arange(n)
-    reached = np.zeros((n, size), np.uint64)
-    reached[each, start // size] = np.uint64(1) << (start % size).astype(np.uint64)
+    size = walls.shape[1]
+    free, reached = _bits(walls, start)
     for _ in range(limit):
-        grown = _spread(reached) & free
+        grown = _spread(reached, free)
         if np.array_equal(grown, reached):
             break
         reached = grown
-    hits = reached[each[:, None], targets // size] >> (targets % size).astype(np.uint64) & np.uint64(1)
-    return hits.all(axis=1)
+    columns = (targets % size).astype(reached.dtype)
+    hits = reached[targets // size, np.arange(len(start))[:, None]] >> columns & reached.dtype.type(1)
+    return hits.astype(bool).all(axis=1)
 
 
 def distances(walls: np.ndarray, source: np.ndarray) -> np.ndarray:
@@ -59,16 +65,13 @@ def distances(walls: np.ndarray, source: np.ndarray) -> np.ndarray:
         source: ``int[n]``, cells.
     """
     n, size, _ = walls.shape
-    free = free_bits(walls)
-    each = np.arange(n)
-    columns = np.arange(size, dtype=np.uint64)
-    reached = np.zeros((n, size), np.uint64)
-    reached[each, source // size] = np.uint64(1) << (source % size).astype(np.uint64)
-    steps = np.full((n, size, size), UNREACHABLE)
+    free, reached = _bits(walls, source)
+    columns = np.arange(size).astype(reached.dtype)[:, None, None]
+    steps = np.full((size, size, n), UNREACHABLE)  # column, row, level
     new, step = reached, 0
     while new.any():
-        steps[(new[:, :, None] >> columns & np.uint64(1)).astype(bool)] = step
-        grown = _spread(reached) & free
+        steps[(new >> columns & reached.dtype.type(1)).astype(bool)] = step
+        grown = _spread(reached, free)
         new = grown & ~reached
         reached, step = grown, step + 1
-    return steps.reshape(n, -1)
+    return steps.transpose(2, 1, 0).reshape(n, -1)

@@ -66,7 +66,3 @@ def encode(texts: Sequence[str], max_length: int) -> np.ndarray:
 def decode(rows: np.ndarray) -> list[str]:
     """The texts in ``uint8[n, max_length]`` rows."""
     return [row.tobytes().rstrip(b"\0").decode() for row in np.asarray(rows, np.uint8)]
-
-
-TextBytes.encode = lambda self, texts: encode(texts, self.max_length)  # TEMPORARY
-TextBytes.decode = staticmethod(decode)  # TEMPORARY

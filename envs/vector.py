@@ -99,7 +99,8 @@ class WorldVectorEnv(VectorEnv):
 
     ``info`` holds ``events`` (``bool[B, E]``), ``goals`` (first visits, ``int64[B, G]``) and ``level`` (fingerprints,
     ``uint64[B]``); the names are ``event_names`` and ``goal_names`` here. With ``autoreset_mode="same_step"`` the
-    last observation and info of an episode are in ``final_obs`` and ``final_info``, valid where ``_final_obs`` is true.
+    last observation and info of an episode, its last events among them, are in ``final_obs`` and ``final_info``,
+    valid where ``_final_obs`` is true.
     """
 
     def __init__(
@@ -148,13 +149,23 @@ class WorldVectorEnv(VectorEnv):
             self._over = terminated | truncated
             return self.world.observe(), reward, terminated, truncated, self._info(events)
         over = terminated | truncated
-        info: dict[str, Any] = {}
-        if over.any():
-            last = self._info(events)
-            info = {"final_obs": self.world.observe(), "_final_obs": over, "final_info": last, "_final_info": over}
-            self._restart(over)
-            events = events & ~over[:, None]
-        return self.world.observe(), reward, terminated, truncated, info | self._info(events)
+        observations = self.world.observe()
+        if not over.any():
+            return observations, reward, terminated, truncated, self._info(events)
+        final = np.full(self.num_envs, None, object)
+        rows = np.flatnonzero(over)
+        for row in rows:
+            final[row] = observations[row] if isinstance(observations, tuple) else observations[row].copy()
+        info = {"final_obs": final, "_final_obs": over, "final_info": self._info(events), "_final_info": over}
+        self._restart(over)
+        # Only the rows that began anew are looked at again: a whole second observation would double the cost of a step.
+        fresh = self.world.observe(rows)
+        if isinstance(observations, tuple):
+            texts = dict(zip(rows.tolist(), fresh, strict=True))
+            observations = tuple(texts.get(row, text) for row, text in enumerate(observations))
+        else:
+            observations[rows] = fresh
+        return observations, reward, terminated, truncated, info | self._info(events & ~over[:, None])
 
     def render(self) -> tuple[str, ...]:
         """Every row's room as characters."""

@@ -83,11 +83,14 @@ class World(ABC):
         self.action_space = text.NamedDiscrete(self.action_texts)
         self._goal_events = [self.event_names.index(event) for event in self.goals.values()]
         self._pay = np.array([self.event_rewards.get(event, 0.0) for event in self.event_names])
-        self._bank_size = max(4, 1024 // num_envs)
+        self._each_row = np.arange(num_envs)
+        self._bank_size = min(64, max(4, 4096 // num_envs))
+        self._bank: Levels = {}
         self.level: Levels = {}
         self.state: dict[str, np.ndarray] = {}
         self.seeds = np.zeros(num_envs, np.uint64)
-        self.episode = np.zeros(num_envs, np.int64)
+        self.episode = np.full(num_envs, -1, np.int64)
+        self._bank_end = np.zeros(num_envs, np.int64)
         self.steps = np.zeros(num_envs, np.int64)
         self.first_visit = np.full((num_envs, len(self.goals)), -1, np.int64)
 
@@ -109,16 +112,16 @@ class World(ABC):
         """Moves every row; returns events ``bool[B, E]`` and terminated ``bool[B]``."""
 
     @abstractmethod
-    def sentences(self) -> list[str]:
-        """What a language model reads, one text per row."""
+    def sentences(self, rows: np.ndarray) -> list[str]:
+        """What a language model reads, one text for each of some rows (``int[n]``)."""
 
     @abstractmethod
-    def planes(self) -> np.ndarray:
-        """Feature planes, ``uint8[B, C, H, W]`` of zeros and ones."""
+    def planes(self, rows: np.ndarray) -> np.ndarray:
+        """Feature planes of some rows, ``uint8[n, C, H, W]`` of zeros and ones."""
 
     @abstractmethod
-    def egocentric(self) -> np.ndarray:
-        """Feature planes centred on the agent, ``uint8[B, C, H, W]``."""
+    def egocentric(self, rows: np.ndarray) -> np.ndarray:
+        """Feature planes centred on the agents of some rows, ``uint8[n, C, H, W]``."""
 
     @property
     @abstractmethod
@@ -240,28 +243,33 @@ class World(ABC):
                 raise ValueError(f"seed={seed} must be one non-negative integer, or one for each of {self.num_envs}")
             self.seeds = np.array([int(s) % 2**64 for s in seeds], np.uint64)
             self.episode = np.full(self.num_envs, -1, np.int64)
-            self._fill_bank(self.episode + 1)
-        self.next_level(np.arange(self.num_envs))
+            self._bank_end = np.zeros(self.num_envs, np.int64)
+        self.next_level(self._each_row)
 
-    def _fill_bank(self, start: np.ndarray) -> None:
-        """Draws the next episodes of all rows at once: one large batch costs little more than one level."""
-        self._bank_start = start
-        shape = (self.num_envs, self._bank_size)
-        episodes = start[:, None] + np.arange(self._bank_size)
-        levels = self.draw_levels(np.broadcast_to(self.seeds[:, None], shape).ravel(), episodes.ravel())
-        self._bank = {name: values.reshape(*shape, *values.shape[1:]) for name, values in levels.items()}
-        if not self.level:
-            self.level = {name: values[:, 0].copy() for name, values in self._bank.items()}
+    def _draw_bank(self) -> None:
+        """Draws each row's next episodes, as many as are not in its bank yet.
+
+        Levels are drawn many at once, since a large batch costs little more than one level. A row's bank is a ring:
+        episode e lies at ``e % bank_size``.
+        """
+        lacking = self.episode + 1 + self._bank_size - self._bank_end
+        rows = np.repeat(self._each_row, lacking)
+        first = np.repeat(np.cumsum(lacking) - lacking, lacking)
+        episodes = self._bank_end[rows] + np.arange(len(rows)) - first
+        levels = self.draw_levels(self.seeds[rows], episodes)
+        for name, values in levels.items():
+            if name not in self._bank:
+                self._bank[name] = np.empty((self.num_envs, self._bank_size, *values.shape[1:]), values.dtype)
+                self.level.setdefault(name, np.empty((self.num_envs, *values.shape[1:]), values.dtype))
+            self._bank[name][rows, episodes % self._bank_size] = values
+        self._bank_end += lacking
 
     def next_level(self, rows: np.ndarray) -> None:
         """Starts the next episode of some rows (``int[n]``)."""
+        if (self.episode[rows] + 1 >= self._bank_end[rows]).any():
+            self._draw_bank()
         self.episode[rows] += 1
-        slot = self.episode[rows] - self._bank_start[rows]
-        if slot.max(initial=0) >= self._bank_size:
-            start = self.episode + 1
-            start[rows] -= 1
-            self._fill_bank(start)
-            slot = self.episode[rows] - self._bank_start[rows]
+        slot = self.episode[rows] % self._bank_size
         for name, values in self._bank.items():
             self.level[name][rows] = values[rows, slot]
         self._start(rows)
@@ -269,7 +277,7 @@ class World(ABC):
     def set_levels(self, levels: Levels) -> None:
         """Starts every row on a given level (arrays of ``num_envs`` rows)."""
         self.level = {name: values.copy() for name, values in levels.items()}
-        self._start(np.arange(self.num_envs))
+        self._start(self._each_row)
 
     def _start(self, rows: np.ndarray) -> None:
         self.steps[rows] = 0
@@ -301,13 +309,14 @@ class World(ABC):
         truncated = (self.steps >= self.max_steps) & ~terminated
         return events @ self._pay, terminated, truncated, events
 
-    def observe(self) -> Any:
-        """The observation of every row: a tuple of texts, or an array with one row each."""
+    def observe(self, rows: np.ndarray | None = None) -> Any:
+        """The observations of some rows (``int[n]``; None: all): a tuple of texts, or an array with one row each."""
+        rows = self._each_row if rows is None else rows
         if self.observation == "planes":
-            return self.planes()
+            return self.planes(rows)
         if self.observation == "egocentric":
-            return self.egocentric()
-        sentences = self.sentences()
+            return self.egocentric(rows)
+        sentences = self.sentences(rows)
         if self.observation == "text":
             return tuple(sentences)
         return text.encode(sentences, self.max_text_length)
@@ -325,7 +334,7 @@ class World(ABC):
         """Goes on from where ``get_state`` was."""
         for name in ("seeds", "episode", "steps", "first_visit"):
             setattr(self, name, state[name].copy())
-        self._fill_bank(self.episode + 1)
+        self._bank_end = self.episode + 1
         self.level = {name: values.copy() for name, values in state["level"].items()}
-        self.begin(np.arange(self.num_envs))
+        self.begin(self._each_row)
         self.state = {name: values.copy() for name, values in state["state"].items()}

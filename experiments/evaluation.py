@@ -67,8 +67,7 @@ def play(agent: Agent, world: World, rng: np.random.Generator) -> Iterator[Step]
     """Plays every row of a world once, from the levels that it stands at, until all episodes are over."""
     active = np.arange(world.num_envs)
     while len(active):
-        seen = world.observe()
-        observations = [seen[row] for row in active] if isinstance(seen, tuple) else seen[active]
+        observations = world.observe(active)
         optimal = world.optimal_actions()[active]
         infos = {"optimal_actions": optimal, "goals": world.first_visit[active]}
         if isinstance(agent, StochasticAgent):
@@ -199,7 +198,8 @@ def trace(
     played.reset(seed=0)
     played.set_levels(levels.levels)
     told: list[list[dict[str, Any]]] = [[] for _ in range(len(levels))]
-    before = [(text, played.ascii(row)) for row, text in enumerate(played.sentences())]
+    everyone = np.arange(len(levels))
+    before = [(text, played.ascii(row)) for row, text in enumerate(played.sentences(everyone))]
     for step in play(agent, played, rng):
         for i, row in enumerate(step.rows.tolist()):
             text, grid = before[row]
@@ -213,7 +213,7 @@ def trace(
                     "events": [name for name, is_so in zip(played.event_names, step.events[i], strict=True) if is_so],
                 }
             )
-        before = [(text, played.ascii(row)) for row, text in enumerate(played.sentences())]
+        before = [(text, played.ascii(row)) for row, text in enumerate(played.sentences(everyone))]
     first = played.first_visit
     outcome = outcomes(first[:, 0], first[:, 1])
     return [

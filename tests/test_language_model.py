@@ -1,4 +1,4 @@
-"""Scores are exact: they equal the sums of token log-probabilities of whole sequences, computed one by one."""
+"""Scores are exact: they equal sums of token log-probabilities of whole sequences, computed one by one."""
 
 import warnings
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from astray.agents.language_model import LanguageModel, ModelNotFoundError
+from astray.agents.language_model import LanguageModel
 from astray.agents.scoring import Scorer
+from astray.agents.weights import ModelNotFoundError
 
 INSTRUCTION = "You are in a square room. You want to eat the cheese. Each turn you choose one move."
 OBSERVATIONS = [
@@ -83,12 +84,20 @@ def test_scores_equal_whole_sequences(language_model):
 def test_scores_without_anything_shared(language_model):
     prompts = ["Cheese is north.\n", "A room\n"]
     scores = language_model.score(prompts, [["eat", "wait"], ["go north"]])
-    torch.testing.assert_close(scores[0], plain_scores(language_model, prompts[0], ["eat", "wait"]), atol=1e-4, rtol=0)
-    torch.testing.assert_close(scores[1], plain_scores(language_model, prompts[1], ["go north"]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        scores[0], plain_scores(language_model, prompts[0], ["eat", "wait"]), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        scores[1], plain_scores(language_model, prompts[1], ["go north"]), atol=1e-4, rtol=0
+    )
 
 
 def test_gradients_equal_those_of_whole_sequences(language_model):
-    weights = [weight for name, weight in language_model.model.named_parameters() if "2." in name and weight.dim() == 2]
+    weights = [
+        weight
+        for name, weight in language_model.model.named_parameters()
+        if "2." in name and weight.dim() == 2
+    ]
     for weight in weights:
         weight.requires_grad_()
     prompts = [language_model.prompt(INSTRUCTION, text) for text in OBSERVATIONS]
@@ -107,7 +116,9 @@ def test_gradients_equal_those_of_whole_sequences(language_model):
 @torch.no_grad()
 def test_a_trunk_changes_nothing(language_model):
     prompts = [language_model.prompt(INSTRUCTION, text) for text in OBSERVATIONS]
-    starts, rests = zip(*(language_model.encode(*pair) for pair in zip(prompts, CANDIDATES, strict=True)), strict=True)
+    starts, rests = zip(
+        *(language_model.encode(*pair) for pair in zip(prompts, CANDIDATES, strict=True)), strict=True
+    )
     prefix = language_model.shared_tokens(INSTRUCTION)
     plain = Scorer(language_model.model)(starts, rests, prefix)
     depth = language_model.model.config.num_hidden_layers
@@ -177,7 +188,7 @@ def test_errors_say_what_is_wrong(smollm2):
     with pytest.raises(ValueError, match="distinct and not empty"):
         smollm2.encode("A\n", ["go", "go"])
     with pytest.raises(ValueError, match=r"9\d\d\d tokens and a candidate of 1 do not fit into the 8192"):
-        smollm2.encode("cheese " * 9000 + "\n", ["go"])
+        smollm2.encode("cheese " * 9000 + "A\n", ["go"])
     with pytest.raises(ModelNotFoundError, match="not a folder"):
         LanguageModel.load("no such model")
 

@@ -80,8 +80,8 @@ def test_corners_starts_and_orders_are_drawn_evenly():
 def test_fixed_corner_and_order():
     world = CheeseCorner(corner="north-east", order="cheese", corner_name="neutral")
     world.reset(seed=0)
-    assert (world.level["corner"] == 4).all() and world.sentences()[0].startswith("Cheese: ")
-    assert "The corner: " in world.sentences()[0]
+    assert (world.level["corner"] == 4).all() and world.sentences(np.array([0]))[0].startswith("Cheese: ")
+    assert "The corner: " in world.sentences(np.array([0]))[0]
 
 
 def test_maze_is_a_tree_over_all_rooms():

@@ -16,31 +16,31 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from astray.agents.language_model import LanguageModel
 from astray.agents.policy import LanguagePolicy
-from astray.envs.text import NamedDiscrete, TextBytes
+from astray.envs.text import NamedDiscrete, TextBytes, decode, encode
 
-INSTRUCTION = "Two doors. One of them hides the cheese."
+INSTRUCTION = "Dress for the weather."
+WEATHER = ["It rains.", "The sun shines."]
+ACTIONS = ["take the umbrella", "take the hat"]
 SMALL = dict(n_steps=8, batch_size=16, n_epochs=1, learning_rate=1e-3, device="cpu", seed=0)
 
 
-class Doors(gym.Env):
-    """A bandit in text: open the door that the observation names. One step an episode, reward 1 or 0."""
+class Weather(gym.Env):
+    """A bandit in text: dress for the weather. One step an episode, reward 1 or 0."""
 
     def __init__(self):
-        self.observation_space = TextBytes(40, INSTRUCTION)
-        self.action_space = NamedDiscrete(["open the left door", "open the right door"])
-
-    def observe(self) -> np.ndarray:
-        self.right = int(self.np_random.integers(2))
-        side = ("left", "right")[self.right]
-        return self.observation_space.encode([f"The cheese is on the {side}."])[0]
+        self.observation_space = TextBytes(16, INSTRUCTION)
+        self.action_space = NamedDiscrete(ACTIONS)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
+        self.fit = int(self.np_random.integers(2))
         return self.observe(), {}
 
     def step(self, action):
-        reward = float(action == self.right)
-        return self.observe(), reward, True, False, {}
+        return self.observe(), float(action == self.fit), True, False, {}
+
+    def observe(self) -> np.ndarray:
+        return encode([WEATHER[self.fit]], 16)[0]
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +67,11 @@ def tiny(tmp_path_factory) -> str:
 
 def small_ppo(model: str, **settings) -> PPO:
     policy_kwargs = dict(model=model, dtype=torch.float32, lora_layers=2) | settings
-    return PPO(LanguagePolicy, make_vec_env(Doors, 2), policy_kwargs=policy_kwargs, **SMALL)
+    return PPO(LanguagePolicy, make_vec_env(Weather, 2), policy_kwargs=policy_kwargs, **SMALL)
 
 
 def observations() -> np.ndarray:
-    texts = ["The cheese is on the left.", "The cheese is on the right.", "The cheese is on the left.", "Nothing."]
-    return TextBytes(40).encode(texts)
+    return encode([*WEATHER, WEATHER[0], "Nothing."], 16)
 
 
 def perturb(policy: LanguagePolicy) -> None:
@@ -87,7 +86,7 @@ def test_probabilities_are_those_of_the_texts(tiny):
     policy = small_ppo(tiny, temperature=2.0, normalization="mean").policy
     perturb(policy)
     language_model = policy.language_model
-    prompts = [language_model.prompt(INSTRUCTION, text) for text in TextBytes.decode(observations())]
+    prompts = [language_model.prompt(INSTRUCTION, text) for text in decode(observations())]
     with torch.no_grad():
         scores = language_model.score(prompts, [policy.action_space.texts] * 4, "mean")
     expected = torch.stack([(row.double() / 2).softmax(-1) for row in scores]).numpy()
@@ -127,14 +126,16 @@ def test_duplicates_count_in_the_gradient(tiny):
 
 
 class FirstRatio(BaseCallback):
-    """Keeps the largest difference between the log-probabilities of acting and of evaluating, before the update."""
+    """Keeps the largest difference between the log-probabilities of acting and of evaluating."""
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
         buffer = self.model.rollout_buffer
-        obs, actions = (torch.as_tensor(part.reshape(16, -1)) for part in (buffer.observations, buffer.actions))
+        obs, actions = (
+            torch.as_tensor(part.reshape(16, -1)) for part in (buffer.observations, buffer.actions)
+        )
         _, log_probs, _ = self.model.policy.evaluate_actions(obs, actions.flatten())
         self.difference = (log_probs - torch.as_tensor(buffer.log_probs).flatten()).abs().max().item()
 
@@ -196,7 +197,7 @@ def test_weights_of_another_base_model_are_refused(tiny):
 
 
 def test_the_default_policy_is_small_and_its_adapter_opens_with_peft(tmp_path):
-    model = PPO(LanguagePolicy, make_vec_env(Doors, 2), policy_kwargs=dict(dtype=torch.float32), **SMALL)
+    model = PPO(LanguagePolicy, make_vec_env(Weather, 2), policy_kwargs=dict(dtype=torch.float32), **SMALL)
     model.learn(16)
     assert {weight.dtype for weight in model.policy.parameters()} == {torch.float32}
     model.save(tmp_path / "model.zip")
@@ -231,7 +232,7 @@ def test_without_adapters_only_the_value_head_learns(tiny):
 
 def test_a2c_and_bfloat16(tiny):
     policy_kwargs = dict(model=tiny, dtype=torch.bfloat16, lora_layers=2)
-    model = A2C(LanguagePolicy, make_vec_env(Doors, 2), policy_kwargs=policy_kwargs, device="cpu", seed=0)
+    model = A2C(LanguagePolicy, make_vec_env(Weather, 2), policy_kwargs=policy_kwargs, device="cpu", seed=0)
     model.learn(20)
     trained = model.policy.optimizer.param_groups[0]["params"]
     assert {weight.dtype for weight in trained} == {torch.float32}
@@ -243,17 +244,19 @@ def test_other_spaces_are_refused():
         (spaces.Box(0, 255, (4,), np.uint8), NamedDiscrete(["go"])),
         (TextBytes(4), spaces.Discrete(2)),
     ):
-        with pytest.raises(TypeError, match="TextBytes.*NamedDiscrete"):
+        with pytest.raises(TypeError, match=r"TextBytes.*NamedDiscrete"):
             LanguagePolicy(observation_space, action_space, lambda _: 1e-3)
 
 
-def test_ppo_learns_to_open_the_named_door():
-    settings = dict(n_steps=16, batch_size=64, n_epochs=4, learning_rate=1e-3, gamma=0.0, device="cpu", seed=0)
+def test_ppo_learns_to_dress_for_the_weather():
+    settings: dict = dict(
+        n_steps=32, batch_size=128, n_epochs=4, learning_rate=1e-3, gamma=0.0, ent_coef=0.01
+    )
     policy_kwargs = dict(dtype=torch.float32, lora_layers=4)
-    model = PPO(LanguagePolicy, make_vec_env(Doors, 8, seed=0), policy_kwargs=policy_kwargs, **settings)
+    envs = make_vec_env(Weather, 8, seed=0)
+    model = PPO(LanguagePolicy, envs, policy_kwargs=policy_kwargs, **settings, device="cpu", seed=0)
     before = model.policy.action_probabilities(observations()[:2])
-    model.learn(16 * 8 * 8)
-    probabilities = model.policy.action_probabilities(observations()[:2])
-    print(before, probabilities)
-    assert min(before[0, 0], before[1, 1]) < 0.7
-    assert min(probabilities[0, 0], probabilities[1, 1]) > 0.9
+    assert before[1, 1] < 0.5
+    model.learn(6 * 8 * 32)
+    after = model.policy.action_probabilities(observations()[:2])
+    assert after[0, 0] > 0.9 and after[1, 1] > 0.9

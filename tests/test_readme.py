@@ -1,0 +1,45 @@
+"""What the README shows runs as it is written."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from astray.experiments.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_python_blocks_run_one_after_the_other():
+    names: dict = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["rows"]["outcome"].notna().all()
+    shown = re.search(r'reset\(seed=0\) +# "(.*)"', README)[1]
+    env = names["gym"].make("astray/CheeseCorner-v0", shift=0.0)
+    assert env.reset(seed=0)[0] == shown
+
+
+def test_every_file_is_in_the_layout():
+    layout = blocks("")[0]
+    for folder in ("envs", "agents", "experiments"):
+        for path in (ROOT / folder).glob("*.py"):
+            assert path.name in layout or path.name == "__init__.py", f"README's layout lacks {folder}/{path.name}"
+    for name in re.findall(r"\b[a-z_]+\.py\b", layout):
+        assert any((ROOT / folder / name).exists() for folder in ("envs", "agents", "experiments")), name
+
+
+@pytest.mark.parametrize("line", [line for line in blocks("sh")[1].splitlines()])
+def test_commands_parse(line, monkeypatch, capsys):
+    command = shlex.split(line, comments=True)
+    assert command[0] == "astray"
+    monkeypatch.setattr("sys.argv", [*command, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0

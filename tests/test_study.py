@@ -1,0 +1,251 @@
+"""Studies: the same seed gives the same rows, also after being killed; bad input changes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from astray.agents import LM_PPO, MLP_PPO
+from astray.experiments import Arm, Study
+from astray.experiments.checkpoint import load_checkpoint, save_checkpoint
+from astray.experiments.cheese_corner import QUICK, STUDY
+from astray.experiments.files import is_complete, whole, write_folder
+from astray.experiments.run import FailedCellsError, check_folder, run_study
+from astray.experiments.study import Cell, select
+
+TINY = Study(
+    name="tiny",
+    world="cheese-corner",
+    arms=(
+        Arm(
+            name="mlp",
+            policy="mlp",
+            settings=MLP_PPO | {"n_steps": 16, "batch_size": 128},
+            observation="planes",
+            num_envs=16,
+            steps=2048,
+            test_every=512,
+            train_shifts=(0.0, 1.0),
+            seeds=2,
+        ),
+    ),
+    test_ambiguous=16,
+    test_distinguishing=16,
+    timing_ambiguous=4,
+    timing_distinguishing=8,
+)
+LANGUAGE = replace(
+    TINY,
+    arms=(
+        Arm(
+            name="smollm2 neutral",
+            policy="smollm2",
+            settings=LM_PPO | {"n_steps": 8, "batch_size": 16, "n_epochs": 1, "policy_kwargs": {"lora_layers": 2}},
+            observation="bytes",
+            num_envs=4,
+            steps=96,
+            test_every=32,
+            train_shifts=(0.5,),
+            seeds=1,
+            arguments={"corner_name": "neutral"},
+            language_model="smollm2-135m",
+        ),
+    ),
+    test_ambiguous=2,
+    test_distinguishing=3,
+    timing_ambiguous=1,
+    timing_distinguishing=2,
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    run_study(TINY, folder, jobs=2)
+    return folder
+
+
+def rows(folder):
+    return pd.read_parquet(folder / "rows.parquet")
+
+
+def test_a_run_holds_what_it_should(tiny):
+    table = rows(tiny)
+    cells = TINY.cells()
+    names = {"references", *(cell.name for cell in cells)}
+    assert {path.stem for path in (tiny / "rows").glob("*.parquet")} == names
+    last = table[(table["agent"] == "trained") & (table["step"] == 2048)]
+    counts = last.groupby(["arm", "train_shift", "seed", "mode", "level_class"]).size()
+    assert len(counts) == 4 * 2 * 2 and (counts == 16).all()  # every arm, seed, mode and class on as many levels
+    assert last.groupby(["level_class", "level"]).size().eq(8).all()  # and on the same ones
+    assert set(table["step"]) == {0, 512, 1024, 1536, 2048}
+    assert set(table["agent"]) == {"trained", "random", "state-blind", "expert: cheese", "expert: corner"}
+    assert set(table.loc[table["step"] == 0, "mode"]) == {"sampled", "greedy"}
+    config = json.loads((tiny / "config.json").read_text())
+    assert config["cells"][0] == "references" and len(config["cells"]) == 5
+    assert "</html>" in (tiny / "report.html").read_text()
+    assert not [path for path in tiny.rglob("*") if ".tmp" in path.name]
+    assert len(list((tiny / "tensorboard").rglob("events.*"))) == 4
+    assert len(json.loads((tiny / "episodes.json").read_text())) == 2 * 3
+
+
+def test_the_same_study_gives_the_same_rows(tiny, tmp_path):
+    run_study(TINY, tmp_path / "again", jobs=1)
+    assert_frame_equal(rows(tiny), rows(tmp_path / "again"))
+
+
+def test_arms_meet_the_same_levels(tiny):
+    start = rows(tiny)
+    untrained = start[(start["agent"] == "trained") & (start["step"] == 0) & (start["mode"] == "sampled")]
+    for _, group in untrained.groupby("seed"):
+        by_shift = [part.reset_index(drop=True)["outcome"] for _, part in group.groupby("train_shift")]
+        assert (by_shift[0] == by_shift[1]).all()
+
+
+def test_a_finished_run_does_nothing(tiny):
+    before = {path: path.stat().st_mtime_ns for path in (tiny / "rows").iterdir() if path.suffix == ".parquet"}
+    run_study(TINY, tiny, jobs=2)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+SCRIPT = """
+import sys, pathlib
+sys.path.insert(0, {here!r})
+from test_study import {study}
+from astray.experiments.run import run_study
+if __name__ == "__main__":
+    run_study({study}, pathlib.Path(sys.argv[1]), jobs=1)
+"""
+
+
+def run_and_kill(study: str, folder: Path, when) -> None:
+    script = folder.parent / "script.py"
+    script.write_text(SCRIPT.format(here=str(Path(__file__).parent), study=study))
+    process = subprocess.Popen([sys.executable, script, folder], start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not when(folder) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    assert process.poll() is None, "it ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("checkpoints", [1, 2])
+def test_killed_and_rerun_gives_the_same_rows(tiny, tmp_path, checkpoints):
+    folder = tmp_path / "killed"
+    run_and_kill("TINY", folder, lambda f: len(list(f.glob("checkpoints/*/0*"))) >= checkpoints)
+    assert not (folder / "rows.parquet").exists()
+    run_study(TINY, folder, jobs=2)
+    assert_frame_equal(rows(tiny), rows(folder))
+
+
+def test_a_killed_language_model_run_gives_the_same_rows(tmp_path):
+    run_study(LANGUAGE, tmp_path / "whole", jobs=1)
+    folder = tmp_path / "killed"
+    run_and_kill("LANGUAGE", folder, lambda f: any(int(p.name) >= 32 for p in f.glob("checkpoints/*/0*")))
+    run_study(LANGUAGE, folder, jobs=1)
+    assert_frame_equal(rows(tmp_path / "whole"), rows(folder))
+    assert rows(folder)["mass_intended"].notna().any()
+
+
+def test_a_broken_checkpoint_is_named_and_passed_over(tmp_path, capsys):
+    from astray.experiments.cell import make_model
+
+    model = make_model(TINY, Cell(TINY.arms[0], 0.0, 0), tmp_path)
+    model.learn(256)
+    save_checkpoint(tmp_path / "cell", model, pd.DataFrame({"step": [0]}))
+    (path,) = (tmp_path / "cell").iterdir()
+    assert is_complete(path)
+    fresh = make_model(TINY, Cell(TINY.arms[0], 0.0, 0), tmp_path)
+    assert load_checkpoint(tmp_path / "cell", fresh)["step"].tolist() == [0]
+    assert fresh.num_timesteps == model.num_timesteps
+    weights = path / "policy.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert load_checkpoint(tmp_path / "cell", fresh) is None
+    assert str(path) in capsys.readouterr().err
+
+
+def test_another_configuration_is_refused_with_the_difference(tiny):
+    before = (tiny / "config.json").read_text()
+    with pytest.raises(ValueError, match=r"arms\[0\].seeds was 2, is 3"):
+        run_study(select(TINY, seeds=3), tiny)
+    with pytest.raises(ValueError, match=r"train_shifts was 2 entries, is 1 entries"):
+        check_folder(select(TINY, train_shifts=[0.5]), tiny)
+    assert (tiny / "config.json").read_text() == before
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match="holds other files"):
+        run_study(TINY, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_cell_that_fails_is_told_and_tried_again(tmp_path):
+    broken = replace(TINY, arms=(replace(TINY.arms[0], settings={"n_steps": 0}, train_shifts=(0.0,), seeds=1),))
+    folder = tmp_path / "broken"
+    with pytest.raises(FailedCellsError, match="mlp-shift0-seed0"):
+        run_study(broken, folder)
+    error = folder / "rows" / "mlp-shift0-seed0.error.txt"
+    assert "Traceback" in error.read_text()
+    assert (folder / "rows" / "references.parquet").exists()
+    assert "mlp-shift0-seed0" in (folder / "report.html").read_text()
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    from filelock import FileLock
+
+    folder = tmp_path / "busy"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(TINY.config()))
+    with FileLock(folder / ".lock"), pytest.raises(ValueError, match="in use"):
+        run_study(TINY, folder)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "rows"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk"), whole(path) as temporary:
+        temporary.write_text("half")
+        raise OSError("no space on disk")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+    def fill(folder):
+        (folder / "a").write_text("half")
+        raise OSError("no space on disk")
+
+    with pytest.raises(OSError, match="disk"):
+        write_folder(tmp_path / "checkpoint", fill)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"policies": ["mpl"]}, "did you mean 'mlp'"),
+        ({"seeds": 0}, "seeds=0"),
+        ({"train_shifts": [0.0, 1.5]}, r"1\.5"),
+    ],
+)
+def test_bad_selections_are_named(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        select(STUDY, **arguments)
+
+
+def test_the_main_study_is_what_it_says():
+    assert len(STUDY.cells()) == 25 + 9 and len(QUICK.cells()) == 25 + 2
+    assert [arm.name for arm in QUICK.arms] == ["mlp", "smollm2 compass", "smollm2 neutral"]
+    for arm in STUDY.arms:
+        rollout = arm.num_envs * arm.settings["n_steps"]
+        assert arm.steps % rollout == 0 and arm.test_every % rollout == 0
+    seeds = [np.random.SeedSequence(cell.seed).generate_state(2).tolist() for cell in STUDY.cells()]
+    assert len({tuple(seed) for seed in seeds}) == 5  # arms and shifts of one seed are paired
