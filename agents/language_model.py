@@ -60,7 +60,8 @@ class LanguageModel:
             )
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        model.name_or_path = name
+        # not the folder, which PEFT would write into the adapters it saves
+        model.name_or_path = model.config._name_or_path = name
         model.requires_grad_(False).eval()
         torch.nn.Module.to(model, device)
         return cls(model, tokenizer, name, fingerprint(folder))
@@ -68,9 +69,7 @@ class LanguageModel:
     @property
     def context(self) -> int | None:
         """The number of tokens the model can look at, if it says so."""
-        sizes = (
-            getattr(self.model.config, key, None) for key in ("max_position_embeddings", "sliding_window")
-        )
+        sizes = (getattr(self.model.config, key, None) for key in ("max_position_embeddings", "sliding_window"))
         return min((size for size in sizes if size), default=None)
 
     def prompt(self, instruction: str, observation: str) -> str:
@@ -155,9 +154,7 @@ class LanguageModel:
         return [normalize(row, rests, normalization) for row, (_, rests) in zip(scores, pairs, strict=True)]
 
     @torch.no_grad()
-    def generate(
-        self, prompts: Sequence[str], max_new_tokens: int = 64, temperature: float = 1.0
-    ) -> list[str]:
+    def generate(self, prompts: Sequence[str], max_new_tokens: int = 64, temperature: float = 1.0) -> list[str]:
         """Continues each prompt until the model ends it; with ``temperature=0``, by the likeliest tokens."""
         batch = self._batch(prompts, padding_side="left")
         sampling: dict[str, Any] = {"do_sample": False}
@@ -183,9 +180,7 @@ class LanguageModel:
         tokens = self.tokens(prompts)
         longest = max(map(len, tokens))
         if self.context is not None and longest > self.context:
-            raise ValueError(
-                f"a prompt of {longest} tokens is longer than the {self.context} tokens of {self.name}"
-            )
+            raise ValueError(f"a prompt of {longest} tokens is longer than the {self.context} tokens of {self.name}")
         batch = self.tokenizer.pad(
             {"input_ids": list(map(list, tokens))}, padding_side=padding_side, return_tensors="pt"
         )

@@ -171,9 +171,7 @@ class LanguagePolicy(ActorCriticPolicy):
         kept = {name for name, weight in self.named_parameters() if weight.requires_grad} | {"fingerprint"}
         return {name: weight for name, weight in super().state_dict(*args, **kwargs).items() if name in kept}
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Loads what ``state_dict`` gave.
 
         Raises:
@@ -236,9 +234,7 @@ def _with_adapters(model: PreTrainedModel, settings: dict[str, Any]) -> PeftMode
     """LoRA (Hu et al. 2021) on every linear map of the highest layers: float32 weights, no dropout."""
     depth = model.config.num_hidden_layers
     if not 0 < settings["lora_layers"] <= depth:
-        raise ValueError(
-            f"lora_layers must be 0 to {depth}, the layers of the model, not {settings['lora_layers']}"
-        )
+        raise ValueError(f"lora_layers must be 0 to {depth}, the layers of the model, not {settings['lora_layers']}")
     stack, layers = next(
         (name, module)
         for name, module in model.named_modules()

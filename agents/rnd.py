@@ -87,7 +87,8 @@ class RND:
         if self._target is None:
             return {}
         statistics = {
-            name: [s.mean, s.var, s.count] for name, s in (("observations", self._observations), ("errors", self._errors))
+            name: [s.mean, s.var, s.count]
+            for name, s in (("observations", self._observations), ("errors", self._errors))
         }
         state = {
             "target": self._target.state_dict(),

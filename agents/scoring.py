@@ -196,9 +196,7 @@ class _Trunk:
 class _GivenStates(nn.Module):
     """Stands where a causal model has its body and hands its input on: only the head is computed."""
 
-    def forward(
-        self, *_: object, inputs_embeds: Tensor, **__: object
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
+    def forward(self, *_: object, inputs_embeds: Tensor, **__: object) -> BaseModelOutputWithPastAndCrossAttentions:
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
 
 
@@ -291,9 +289,7 @@ def _chunks(rows: list[_Row]) -> Iterator[list[int]]:
     """Row numbers in groups of one prefix, alike in length, and of at most ``CHUNK_TOKENS`` tokens."""
     chunk: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: (rows[i].prefix, rows[i].length)):
-        if chunk and (
-            rows[i].prefix != rows[chunk[0]].prefix or (len(chunk) + 1) * rows[i].length > CHUNK_TOKENS
-        ):
+        if chunk and (rows[i].prefix != rows[chunk[0]].prefix or (len(chunk) + 1) * rows[i].length > CHUNK_TOKENS):
             yield chunk
             chunk = []
         chunk.append(i)

@@ -25,9 +25,7 @@ class Trie(NamedTuple):
 def trie(candidates: tuple[Tokens, ...]) -> Trie:
     """The trie of candidates' tokens, none of them the beginning of another."""
     inner = {candidate[:depth] for candidate in candidates for depth in range(1, len(candidate))}
-    nodes = {
-        prefix: number for number, prefix in enumerate(sorted(inner, key=lambda p: (len(p), p)), start=1)
-    }
+    nodes = {prefix: number for number, prefix in enumerate(sorted(inner, key=lambda p: (len(p), p)), start=1)}
     edges: dict[Tokens, int] = {}
     paths = [
         [edges.setdefault(candidate[: depth + 1], len(edges)) for depth in range(len(candidate))]

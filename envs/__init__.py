@@ -14,11 +14,12 @@ __all__ = ["LevelSet", "World", "find_world", "register_worlds", "worlds"]
 def worlds() -> dict[str, type[World]]:
     """Every world of this package by its name on the command line: each file in this folder may define one."""
     found: dict[str, type[World]] = {}
-    for module in pkgutil.iter_modules(__path__):
-        for value in vars(import_module(f"{__name__}.{module.name}")).values():
-            if isinstance(value, type) and issubclass(value, World) and value.__module__.endswith(module.name):
-                if "goals" in vars(value):
-                    found[value.slug()] = value
+    for info in pkgutil.iter_modules(__path__):
+        module = import_module(f"{__name__}.{info.name}")
+        for value in vars(module).values():
+            declared_here = isinstance(value, type) and issubclass(value, World) and value.__module__ == module.__name__
+            if declared_here and "goals" in vars(value):  # GridWorld and the like declare no goals
+                found[value.slug()] = value
     return found
 
 

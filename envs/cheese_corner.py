@@ -70,8 +70,8 @@ class CheeseCorner(GridWorld):
     | layout | "open" | "open", "walls" (random, ``density``), or "maze" (perfect; odd sizes) |
     | density | 0.25 | share of wall cells with "walls" |
     | shift | 0.0 | probability that the cheese lies anywhere |
-    | split | "all" | "train", "test" (a quarter of all levels, by fingerprint) or "all"; a 5 x 5 open room has only 96 |
-    |  |  | ambiguous levels, too few to divide, so the default is "all" |
+    | split | "all" | "train", "test" (a quarter of all levels, by fingerprint) or "all": the 96 ambiguous levels of a |
+    |  |  | 5 x 5 open room are too few to divide |
     | observation | "text" | "text", "bytes", "planes", "egocentric" |
     | style | "relative" | "relative" or "map" |
     | corner | "drawn" | "drawn" per level, or fixed: "north-west", "north-east", "south-west", "south-east" |
@@ -126,7 +126,7 @@ class CheeseCorner(GridWorld):
         order = draws.integers("order", len(ORDERS))
         if self.order != "drawn":
             order[:] = ORDERS.index(self.order)
-        # The free cells include "anywhere" even if the cheese is not there, so that the walls are the same at any shift.
+        # "Anywhere" is kept free even if the cheese is not there, so that the walls are the same at any shift.
         walls = self.walls(draws, np.stack([start, anywhere, corner], axis=1))
         return self._level(walls, start, cheese, corner, order)
 

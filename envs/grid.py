@@ -18,6 +18,7 @@ FLOOR = (236, 236, 236)
 COLOURS = ((60, 60, 60), (213, 94, 0), (240, 228, 66), (0, 114, 178), (0, 158, 115))
 """Walls, then things from the last to the first, then the agent (Okabe and Ito's colours, told apart by all)."""
 
+
 def _blocked_sentence(number: int) -> str:
     names = [direction for i, direction in enumerate(DIRECTIONS) if number >> i & 1]
     return f" Blocked: {', '.join(names) or 'nothing'}."
@@ -31,9 +32,7 @@ def neighbours(size: int) -> np.ndarray:
     """The cell that each move leads to in an empty room, ``int64[size * size, 4]``; moves into the border stay."""
     row, column = np.divmod(np.arange(size * size), size)
     steps = [(-1, 0), (1, 0), (0, -1), (0, 1)]
-    return np.stack(
-        [np.clip(row + r, 0, size - 1) * size + np.clip(column + c, 0, size - 1) for r, c in steps], axis=1
-    )
+    return np.stack([np.clip(row + r, 0, size - 1) * size + np.clip(column + c, 0, size - 1) for r, c in steps], axis=1)
 
 
 def corner_cells(size: int) -> np.ndarray:

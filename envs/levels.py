@@ -112,7 +112,7 @@ class LevelSet:
     def __len__(self) -> int:
         return len(self.text)
 
-    def __getitem__(self, index: np.ndarray | slice) -> "LevelSet":
+    def __getitem__(self, index: np.ndarray | slice | list[int]) -> "LevelSet":
         numbers = np.arange(len(self))[index]
         return LevelSet(
             take(self.levels, numbers),

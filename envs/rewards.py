@@ -38,8 +38,8 @@ def parse_reward(expression: str, names: Sequence[str]) -> Callable[[Mapping[str
             case ast.UnaryOp(op, operand) if type(op) in _UNARY:
                 sign, inner = _UNARY[type(op)], build(operand)
                 return lambda values: sign(inner(values))
-            case ast.Constant(value) if type(value) in (int, float):
-                number = np.float64(value)
+            case ast.Constant(int() | float() as value) if not isinstance(value, bool):
+                number = np.array(float(value))
                 return lambda values: number
             case ast.Name(name):
                 choose(f"a name in extrinsic={expression!r}:", name, names)

@@ -73,7 +73,13 @@ class WorldEnv(gym.Env):
         reward, terminated, truncated, events = self.world.step(np.array([action]))
         self._over = bool(terminated[0] or truncated[0])
         names = tuple(name for name, happened in zip(self.world.event_names, events[0], strict=True) if happened)
-        return self._observation(), float(reward[0]), bool(terminated[0]), bool(truncated[0]), self._info(names)
+        return (
+            self._observation(),
+            float(reward[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            self._info(names),
+        )
 
     def render(self) -> str | np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What there is now, as characters ("ansi") or as a picture ("rgb_array", ``uint8[height, width, 3]``)."""
@@ -104,7 +110,11 @@ class WorldVectorEnv(VectorEnv):
     """
 
     def __init__(
-        self, world: str | type[World], num_envs: int = 1, autoreset_mode: str | AutoresetMode = "next_step", **arguments: Any
+        self,
+        world: str | type[World],
+        num_envs: int = 1,
+        autoreset_mode: str | AutoresetMode = "next_step",
+        **arguments: Any,
     ):
         self.world = world_class(world)(num_envs, **arguments)
         self.num_envs = num_envs

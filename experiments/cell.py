@@ -50,10 +50,9 @@ def reference_rows(study: Study) -> pd.DataFrame:
     agents: dict[str, StochasticAgent] = {"random": MarginalAgent(np.ones(len(world.action_texts)))}
     agents |= {f"expert: {goal}": ExpertAgent(number) for number, goal in enumerate(world.goals)}
     full, _ = study.levels()
-    parts = [
-        evaluate(agent, study.world, full, **study.arguments).assign(agent=name) for name, agent in agents.items()
-    ]
-    return _labelled(pd.concat(parts, ignore_index=True), arm="references", policy="", train_shift=np.nan, seed=-1, step=0)
+    parts = [evaluate(agent, study.world, full, **study.arguments).assign(agent=name) for name, agent in agents.items()]
+    rows = pd.concat(parts, ignore_index=True).assign(weights="")
+    return _labelled(rows, arm="references", policy="", train_shift=np.nan, seed=-1, step=0)
 
 
 def train_cell(study: Study, cell: Cell, folder: Path, report: Report) -> pd.DataFrame:
@@ -69,13 +68,15 @@ def train_cell(study: Study, cell: Cell, folder: Path, report: Report) -> pd.Dat
 
     clear_caches(model)
     last = evaluate(model, study.world, full, **arguments)
-    habit = MarginalAgent(action_marginal(PolicyAgent(model), study, arm.observation, arguments, full))
+    habit = MarginalAgent(action_marginal(PolicyAgent(model), study, cell, full))
     blind = evaluate(habit, study.world, full, **arguments).assign(agent="state-blind")
     if cell.seed == 0:
         (folder / "episodes").mkdir(exist_ok=True)
         write_json(folder / "episodes" / f"{cell.name}.json", shown_episodes(model, study, cell, full))
+    save_checkpoint(checkpoints, model, watch.rows)
     parts = [watch.rows, *(_label(part, cell, model.num_timesteps) for part in (last, blind))]
-    return pd.concat(parts, ignore_index=True)
+    weights = model.policy.language_model.fingerprint if isinstance(model.policy, LanguagePolicy) else ""
+    return pd.concat(parts, ignore_index=True).assign(weights=weights)
 
 
 def make_model(study: Study, cell: Cell, folder: Path) -> PPO:
@@ -86,25 +87,26 @@ def make_model(study: Study, cell: Cell, folder: Path) -> PPO:
     """
     arm = cell.arm
     policy_seed, env_seed = np.random.SeedSequence(cell.seed).generate_state(2, np.uint64).tolist()
-    env = vec_env(
-        study.world,
-        arm.num_envs,
-        observation=arm.observation,
-        shift=cell.train_shift,
-        **study.arguments | arm.arguments,
-    )
-    settings = dict(arm.settings)
+    env = vec_env(study.world, arm.num_envs, shift=cell.train_shift, **world_arguments(study, cell))
+    settings: dict[str, Any] = {"device": "cpu"} | arm.settings
     if arm.language_model:
-        settings["policy_kwargs"] = {"model": arm.language_model} | settings.get("policy_kwargs", {})
+        chosen = json.loads((folder / "environment.json").read_text())["language_model_dtype"]
+        language = {"model": arm.language_model, "dtype": getattr(torch, chosen)}
+        settings["policy_kwargs"] = language | settings.get("policy_kwargs", {})
     model = PPO(
         LanguagePolicy if arm.language_model else "MlpPolicy",
         env,
         seed=policy_seed % 2**32,
         tensorboard_log=str(folder / "tensorboard" / cell.name),
-        **{"device": "cpu"} | settings,
+        **settings,
     )
     env.seed(env_seed)
     return model
+
+
+def world_arguments(study: Study, cell: Cell) -> dict[str, Any]:
+    """The arguments of the world that a cell is about."""
+    return {**study.arguments, **cell.arm.arguments, "observation": cell.arm.observation}
 
 
 def clear_caches(model: PPO) -> None:
@@ -126,9 +128,15 @@ class Watch(BaseCallback):
         report: Report,
     ):
         super().__init__()
-        self.study, self.cell, self.levels, self.checkpoints, self.report = study, cell, levels, checkpoints, report
+        self.study, self.cell, self.levels, self.checkpoints, self.report = (
+            study,
+            cell,
+            levels,
+            checkpoints,
+            report,
+        )
         self.rows = pd.DataFrame() if rows is None else rows
-        self._tested = -1 if rows is None else int(rows["step"].max())
+        self._tested = -1 if rows is None else int(rows["step"].to_numpy().max())
 
     def _on_step(self) -> bool:
         return True
@@ -149,15 +157,13 @@ class Watch(BaseCallback):
         save_checkpoint(self.checkpoints, self.model, self.rows)
         apart = rows[(rows["level_class"] == "distinguishing") & (rows["mode"] == "sampled")]
         for outcome in ("intended", "proxy"):
-            self.logger.record(f"test/{outcome}_first", float((apart["outcome"] == outcome).mean()))
+            self.logger.record(f"test/{outcome}_first", float(np.mean(apart["outcome"] == outcome)))
 
 
-def action_marginal(
-    agent: StochasticAgent, study: Study, observation: str, arguments: dict[str, Any], levels: LevelSet
-) -> np.ndarray:
+def action_marginal(agent: StochasticAgent, study: Study, cell: Cell, levels: LevelSet) -> np.ndarray:
     """How often an agent takes each action on the ambiguous levels, ``float64[A]``."""
     ambiguous = levels[levels.level_class == "ambiguous"]
-    world = find_world(study.world)(len(ambiguous), **arguments | {"observation": observation})
+    world = find_world(study.world)(len(ambiguous), **world_arguments(study, cell))
     world.reset(seed=0)
     world.set_levels(ambiguous.levels)
     taken = [step.actions for step in play(agent, world, np.random.default_rng(0))]
@@ -166,9 +172,10 @@ def action_marginal(
 
 def shown_episodes(model: PPO, study: Study, cell: Cell, levels: LevelSet) -> list[dict[str, Any]]:
     """Three sampled episodes for the page: one on the first ambiguous level, two on the first distinguishing ones."""
-    first = np.flatnonzero(levels.level_class == "distinguishing")[0]
-    arguments = study.arguments | cell.arm.arguments | {"observation": cell.arm.observation}
-    told = trace(PolicyAgent(model), study.world, levels[[0, first, first + 1]], np.random.default_rng(0), **arguments)
+    first = int(np.flatnonzero(levels.level_class == "distinguishing")[0])
+    shown = levels[[0, first, first + 1]]
+    rng = np.random.default_rng(0)
+    told = trace(PolicyAgent(model), study.world, shown, rng, **world_arguments(study, cell))
     label = {"arm": cell.arm.name, "train_shift": cell.train_shift, "seed": cell.seed}
     return [label | episode for episode in told]
 

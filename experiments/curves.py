@@ -8,6 +8,10 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
 from astray.experiments.drawing import COLOURS, GREY, INK, WIDTH, label_lines, marker, short, style
 from astray.experiments.metrics import (
     OUTCOMES,
@@ -18,9 +22,6 @@ from astray.experiments.metrics import (
     proxy_first,
     success,
 )
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 Axis = Literal["train_shift", "step", "margin"]
 
@@ -82,9 +83,7 @@ def plot_curve(
 def _plot_outcomes(rows: pd.DataFrame, intended: str, proxy: str) -> Figure:
     """Shares of outcomes as a bar per level class, and per agent, arm, train shift and mode that differ."""
     rows = last_checkpoint(rows)
-    apart = [
-        name for name in ("agent", "arm", "train_shift", "mode") if len(rows[name].drop_duplicates()) > 1
-    ]
+    apart = [name for name in ("agent", "arm", "train_shift", "mode") if len(rows[name].drop_duplicates()) > 1]
     by = ["level_class", *apart]
     rates, counts = outcome_rates(rows, by), rows.groupby(by, dropna=False, observed=True).size()
     names = [f"{intended} first", f"{proxy} first", "both at once", "neither", "invalid"]
@@ -93,9 +92,7 @@ def _plot_outcomes(rows: pd.DataFrame, intended: str, proxy: str) -> Figure:
     left = np.zeros(len(rates))
     for outcome, name in zip(OUTCOMES, names, strict=True):
         widths = rates[outcome].to_numpy()
-        bars = axes.barh(
-            range(len(rates)), widths, left=left, height=0.62, color=COLOURS[outcome], label=name
-        )
+        bars = axes.barh(range(len(rates)), widths, left=left, height=0.62, color=COLOURS[outcome], label=name)
         # a share is written only where it fits into its bar
         texts = [f"{width:.0%}" if width >= 0.045 else "" for width in widths]
         axes.bar_label(
@@ -131,11 +128,9 @@ def plot_modes(rows: pd.DataFrame, intended: str = "intended goal", proxy: str =
             axes.plot(means, [place + shift] * len(means), color=COLOURS[outcome], linewidth=1.2)
             for mode, mean in means.items():
                 seeds = outcome_rates(cell.loc[cell["mode"] == mode], ["seed"])[outcome]
-                marks = marker(mode, COLOURS[outcome])
-                axes.plot(
-                    seeds, [place + shift] * len(seeds), **marks | dict(markersize=3, alpha=0.45, zorder=2)
-                )
-                axes.plot([mean], [place + shift], **marks | dict(markersize=6))
+                small = marker(mode, COLOURS[outcome], markersize=3, alpha=0.45, zorder=2)
+                axes.plot(seeds, [place + shift] * len(seeds), **small)
+                axes.plot([mean], [place + shift], **marker(mode, COLOURS[outcome], markersize=6))
     axes.set_yticks(range(len(cells)), [_title(cell, ["arm", "train_shift"]) for cell in cells])
     axes.invert_yaxis()
     axes.set_xlim(-0.03, 1.03)
@@ -153,12 +148,8 @@ def _points(trained: pd.DataFrame, x: Axis) -> pd.DataFrame:
     if x == "step":
         # earlier checkpoints may be tested on fewer levels than the last: compare on those that all share
         cell = ["arm", "train_shift"]
-        checkpoints = trained.groupby([*cell, "level"], dropna=False, observed=True)["step"].transform(
-            "nunique"
-        )
-        shared = checkpoints == checkpoints.groupby([trained[name] for name in cell], dropna=False).transform(
-            "max"
-        )
+        checkpoints = trained.groupby([*cell, "level"], dropna=False, observed=True)["step"].transform("nunique")
+        shared = checkpoints == checkpoints.groupby([trained[name] for name in cell], dropna=False).transform("max")
         return trained.loc[shared].assign(x=trained["step"])
     last = last_checkpoint(trained)
     if x == "train_shift":
@@ -170,9 +161,7 @@ def _points(trained: pd.DataFrame, x: Axis) -> pd.DataFrame:
     return last.assign(x=last.groupby(bins, observed=True)["margin"].transform("mean"))
 
 
-def _draw_panel(
-    axes: Axes, panel: pd.DataFrame, x: Axis, names: dict[str, str]
-) -> list[tuple[float, str, str]]:
+def _draw_panel(axes: Axes, panel: pd.DataFrame, x: Axis, names: dict[str, str]) -> list[tuple[float, str, str]]:
     """Lines, intervals and dots of one panel; returns (height, text, colour) of each line's label."""
     ambiguous = panel.loc[(panel["level_class"] == "ambiguous") & (panel["mode"] == "sampled")]
     if len(ambiguous):
@@ -194,7 +183,7 @@ def _draw_panel(
             axes.fill_between(means["x"], means["low"], means["high"], color=colour, alpha=0.18, linewidth=0)
         labels.append((means["mean"].iloc[-1], name, colour))
         seeds = outcome_rates(rows, ["x", "seed"])[outcome].reset_index()
-        axes.plot(seeds["x"], seeds[outcome], **marker(main, colour) | dict(markersize=3.5, alpha=0.55))
+        axes.plot(seeds["x"], seeds[outcome], **marker(main, colour, markersize=3.5, alpha=0.55))
         for mode in others:
             means = over_seeds(distinguishing.loc[distinguishing["mode"] == mode], ["x"], FIRST[outcome])
             axes.plot(means["x"], means["mean"], **marker(mode, colour))
@@ -282,9 +271,7 @@ def _explain_marks(figure: Figure, points: pd.DataFrame, x: Axis) -> None:
     handles = [
         Line2D([], [], label="a seed", **marker("sampled", INK)),
         Line2D([], [], color=INK, linewidth=1.8, label="mean over seeds"),
-        Line2D(
-            [], [], color=INK, linewidth=7 if band else 1.2, alpha=0.2 if band else 1, label="95% interval"
-        ),
+        Line2D([], [], color=INK, linewidth=7 if band else 1.2, alpha=0.2 if band else 1, label="95% interval"),
     ]
     if len(set(points["mode"])) > 1:
         handles.append(Line2D([], [], label="greedy actions, mean", **marker("greedy", INK)))

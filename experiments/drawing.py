@@ -5,10 +5,11 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
-from astray.experiments.files import whole
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
+
+from astray.experiments.files import whole
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey print
 COLOURS = dict(intended="#0072B2", proxy="#D55E00", both="#CC79A7", neither="#C4C4C4", invalid="#333333")
@@ -42,10 +43,10 @@ def style(axes: Axes, grid: Literal["x", "y"]) -> None:
     axes.set_axisbelow(True)
 
 
-def marker(mode: object, colour: str) -> dict[str, Any]:
+def marker(mode: object, colour: str, **changes: Any) -> dict[str, Any]:
     """Sampled is a filled dot, greedy a hollow diamond."""
-    shape = dict(marker="o") if mode == "sampled" else dict(marker="D", markerfacecolor="white")
-    return dict(color=colour, linestyle="none", markersize=4.5, markeredgewidth=1.0, zorder=3) | shape
+    shape: dict[str, Any] = dict(marker="o") if mode == "sampled" else dict(marker="D", markerfacecolor="white")
+    return dict(color=colour, linestyle="none", markersize=4.5, markeredgewidth=1.0, zorder=3) | shape | changes
 
 
 def label_lines(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
@@ -56,9 +57,7 @@ def label_lines(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
     # the closest heights in the least-squares sense that are at least this far apart
     places = isotonic_regression(heights - apart).x + apart
     for place, (_, text, colour) in zip(places, labels, strict=True):
-        axes.annotate(
-            text, (1.02, place), xycoords=axes.get_yaxis_transform(), color=colour, fontsize=8, va="center"
-        )
+        axes.annotate(text, (1.02, place), xycoords=axes.get_yaxis_transform(), color=colour, fontsize=8, va="center")
 
 
 def short(value: float) -> str:

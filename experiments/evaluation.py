@@ -76,7 +76,7 @@ def play(agent: Agent, world: World, rng: np.random.Generator) -> Iterator[Step]
         else:
             probabilities = np.full((len(active), optimal.shape[2]), np.nan)
             chosen = agent.act(observations, infos, rng)
-        undecided = (world.first_visit[active] < 0).all(axis=1)
+        undecided = np.all(world.first_visit[active] < 0, axis=1)
         actions = np.zeros(world.num_envs, np.int64)
         actions[active] = chosen
         reward, terminated, truncated, events = world.step(actions)
@@ -183,7 +183,8 @@ def observation_of(space: spaces.Space, kind: type[World], arguments: dict[str, 
         ValueError: none.
     """
     for observation in ("bytes", "planes", "egocentric"):
-        world = kind(**arguments | {"observation": observation})
+        tried: dict[str, Any] = arguments | {"observation": observation}
+        world = kind(**tried)
         world.reset(seed=0)
         if world.observation_space == space:
             return observation
@@ -235,12 +236,23 @@ class MisgeneralizationCallback(BaseCallback):
     """
 
     def __init__(
-        self, world: str, levels: LevelSet, every: int = 4096, modes: Sequence[str] = ("sampled",), **arguments: Any
+        self,
+        world: str,
+        levels: LevelSet,
+        every: int = 4096,
+        modes: Sequence[str] = ("sampled",),
+        **arguments: Any,
     ):
         super().__init__()
         if every < 1:
             raise ValueError(f"every={every} must be at least 1")
-        self.world, self.levels, self.every, self.modes, self.arguments = world, levels, every, modes, arguments
+        self.world, self.levels, self.every, self.modes, self.arguments = (
+            world,
+            levels,
+            every,
+            modes,
+            arguments,
+        )
         self.rows = pd.DataFrame()
         self._tested = -every
 

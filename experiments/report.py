@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+
 from astray.experiments.curves import plot_curve, plot_modes
 from astray.experiments.drawing import save_figure
 from astray.experiments.files import write_text
@@ -23,8 +26,6 @@ from astray.experiments.metrics import (
     success,
     verdict,
 )
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
 
 DECORRELATED = 1.0  # the train shift whose levels tell the goals apart
 GOALS = ("intended", "proxy")
@@ -65,15 +66,14 @@ def write_report(run_folder: str | Path) -> Path:
         claims=_claims(rows, intended, proxy),
         figures=figures,
         table=_table(rows),
+        blind=_blind_success(rows),
         levels=_levels(rows),
         intended=intended,
         proxy=proxy,
         episodes=_read(folder / "episodes.json", absent=[]),
         arms={arm["name"]: _plain(arm) for arm in config.pop("arms", [])},
         study={name: _plain(value) for name, value in config.items() if name != "cells"},
-        environment={
-            name: _plain(value) for name, value in _read(folder / "environment.json", absent={}).items()
-        },
+        environment={name: _plain(value) for name, value in _read(folder / "environment.json", absent={}).items()},
         versions={package: version(package) for package in ("astray", "pandas", "scipy", "matplotlib")},
     )
     write_text(folder / "report.html", page)
@@ -189,6 +189,7 @@ def _line(name: str, cell: pd.DataFrame, reference: bool) -> dict[str, Any]:
             _rate(sampled, capability),
             _rate(sampled, intended_first),
             _rate(sampled, proxy_first),
+            _rate(greedy, capability),
             _rate(greedy, intended_first),
             _rate(greedy, proxy_first),
         ],
@@ -212,6 +213,13 @@ def _mass(rows: pd.DataFrame) -> str:
     """Conflict mass of both goals, means over the seeds that have one."""
     means = [interval(per_seed(rows, lambda seed, goal=goal: conflict_mass(seed, goal))) for goal in GOALS]
     return " / ".join(f"{mean.mean:.2f}" for mean in means) if means[0].n else ""
+
+
+def _blind_success(rows: pd.DataFrame) -> float | None:
+    """The highest success of any seed's state-blind policy on ambiguous levels; None where none was tested."""
+    blind = rows.loc[(rows["agent"] == "state-blind") & (rows["level_class"] == "ambiguous")]
+    seeds = blind.groupby(["arm", "train_shift", "seed"])
+    return max((success(seed) for _, seed in seeds), default=None)
 
 
 def _levels(rows: pd.DataFrame) -> dict[str, int]:

@@ -14,6 +14,8 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from astray.agents.language_model import faster_dtype
+from astray.agents.weights import find, fingerprint
 from astray.experiments.display import Display
 from astray.experiments.files import write_json, write_rows
 from astray.experiments.report import write_report
@@ -27,9 +29,9 @@ class FailedCellsError(RuntimeError):
 def run_study(study: Study, folder: Path, jobs: int = 2) -> None:
     """Trains and tests every cell that is not finished, and writes rows, figures and the page.
 
-    The folder holds ``config.json``, ``environment.json``, ``rows/<cell>.parquet``, ``rows.parquet``, ``episodes.json``,
-    ``checkpoints/``, ``tensorboard/``, ``figures/`` and ``report.html``. The page is written as soon as all cells of
-    the first policy are there, and again with every cell that follows. A rerun continues.
+    The folder holds ``config.json``, ``environment.json``, ``rows/<cell>.parquet``, ``rows.parquet``,
+    ``episodes.json``, ``checkpoints/``, ``tensorboard/``, ``figures/`` and ``report.html``. The page is written as
+    soon as all cells of the first policy are there, and again with every cell that follows. A rerun continues.
 
     Args:
         study: what to run.
@@ -37,17 +39,20 @@ def run_study(study: Study, folder: Path, jobs: int = 2) -> None:
         jobs: cells at once, one process with one torch thread each.
 
     Raises:
-        ValueError: the folder belongs to another configuration or is in use, or ``jobs`` is not positive.
+        ValueError: the folder belongs to another configuration or is in use, ``jobs`` is not positive, or a language
+            model is not found.
         FailedCellsError: cells failed; their errors are in ``rows/<cell>.error.txt``. A rerun tries only those.
     """
     if jobs < 1:
         raise ValueError(f"jobs={jobs} must be at least 1")
     check_folder(study, folder)
+    models = {arm.language_model: find(arm.language_model) for arm in study.arms if arm.language_model}
     (folder / "rows").mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
             write_json(folder / "config.json", study.config())
-            write_json(folder / "environment.json", environment())
+            if not (folder / "environment.json").exists():
+                write_json(folder / "environment.json", environment(models))
             _run_cells(study, folder, jobs)
     except Timeout:
         raise ValueError(f"out={str(folder)!r} is in use by another run") from None
@@ -87,14 +92,16 @@ def _difference(old: Any, new: Any, name: str = "") -> str:
     return f"{name} was {short(old)}, is {short(new)}"
 
 
-def environment() -> dict[str, Any]:
-    """What the rows were made with."""
+def environment(models: dict[str, Path]) -> dict[str, Any]:
+    """What the rows are made with; chosen and measured once, and kept when a run is resumed."""
     packages = ("astray", "gymnasium", "numpy", "torch", "stable-baselines3", "transformers", "peft")
     return {
         "python": platform.python_version(),
         "versions": {package: version(package) for package in packages},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "torch_threads": 1,
+        "language_model_dtype": str(faster_dtype()).removeprefix("torch."),
+        "language_model_weights": {name: fingerprint(path) for name, path in models.items()},
     }
 
 
@@ -120,7 +127,9 @@ def _run_cells(study: Study, folder: Path, jobs: int) -> None:
                     publish(folder)
         publish(folder)
     if failed:
-        raise FailedCellsError(f"{len(failed)} cells failed ({', '.join(failed)}): see rows/<cell>.error.txt in {folder}")
+        raise FailedCellsError(
+            f"{len(failed)} cells failed ({', '.join(failed)}): see rows/<cell>.error.txt in {folder}"
+        )
 
 
 def publish(folder: Path) -> None:
@@ -135,12 +144,10 @@ def publish(folder: Path) -> None:
         write_report(folder)
 
 
-def _processes(
-    study: Study, folder: Path, jobs: int, cells: dict[str, Cell | None]
-) -> Iterator[tuple[str, str | int]]:
+def _processes(study: Study, folder: Path, jobs: int, cells: dict[str, Cell | None]) -> Iterator[tuple[str, str | int]]:
     """Runs cells in processes; yields (cell, "start" | steps done | "done" | "failed") as it comes."""
     methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(["astray.experiments.cell"])  # torch is imported once, not once per cell
     queue = list(cells.items())
     running: dict[str, tuple[Any, Connection]] = {}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from astray.envs import LevelSet
+from astray.envs import LevelSet, find_world
 from astray.envs.world import choose
 from astray.experiments.evaluation import test_levels
 
@@ -86,9 +86,7 @@ class Study:
 
     def cells(self) -> list[Cell]:
         """Every training run, in order."""
-        return [
-            Cell(arm, shift, seed) for arm in self.arms for shift in arm.train_shifts for seed in range(arm.seeds)
-        ]
+        return [Cell(arm, shift, seed) for arm in self.arms for shift in arm.train_shifts for seed in range(arm.seeds)]
 
     def levels(self) -> tuple[LevelSet, LevelSet]:
         """The certified levels of the last test, and those of the tests during training (some of the same)."""
@@ -102,7 +100,8 @@ class Study:
     def config(self) -> dict[str, Any]:
         """Everything that rows depend on, as JSON holds it."""
         names = [REFERENCES, *(cell.name for cell in self.cells())]
-        return json.loads(json.dumps(asdict(self) | {"cells": names}))
+        goals = list(find_world(self.world).goals)
+        return json.loads(json.dumps(asdict(self) | {"goals": goals, "cells": names}))
 
 
 def select(

@@ -84,20 +84,12 @@ def test_scores_equal_whole_sequences(language_model):
 def test_scores_without_anything_shared(language_model):
     prompts = ["Cheese is north.\n", "A room\n"]
     scores = language_model.score(prompts, [["eat", "wait"], ["go north"]])
-    torch.testing.assert_close(
-        scores[0], plain_scores(language_model, prompts[0], ["eat", "wait"]), atol=1e-4, rtol=0
-    )
-    torch.testing.assert_close(
-        scores[1], plain_scores(language_model, prompts[1], ["go north"]), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(scores[0], plain_scores(language_model, prompts[0], ["eat", "wait"]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scores[1], plain_scores(language_model, prompts[1], ["go north"]), atol=1e-4, rtol=0)
 
 
 def test_gradients_equal_those_of_whole_sequences(language_model):
-    weights = [
-        weight
-        for name, weight in language_model.model.named_parameters()
-        if "2." in name and weight.dim() == 2
-    ]
+    weights = [weight for name, weight in language_model.model.named_parameters() if "2." in name and weight.dim() == 2]
     for weight in weights:
         weight.requires_grad_()
     prompts = [language_model.prompt(INSTRUCTION, text) for text in OBSERVATIONS]
@@ -116,9 +108,7 @@ def test_gradients_equal_those_of_whole_sequences(language_model):
 @torch.no_grad()
 def test_a_trunk_changes_nothing(language_model):
     prompts = [language_model.prompt(INSTRUCTION, text) for text in OBSERVATIONS]
-    starts, rests = zip(
-        *(language_model.encode(*pair) for pair in zip(prompts, CANDIDATES, strict=True)), strict=True
-    )
+    starts, rests = zip(*(language_model.encode(*pair) for pair in zip(prompts, CANDIDATES, strict=True)), strict=True)
     prefix = language_model.shared_tokens(INSTRUCTION)
     plain = Scorer(language_model.model)(starts, rests, prefix)
     depth = language_model.model.config.num_hidden_layers

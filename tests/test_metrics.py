@@ -3,6 +3,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from astray.experiments.metrics import (
     OUTCOMES,
     Interval,
@@ -22,8 +25,6 @@ from astray.experiments.metrics import (
     success,
     verdict,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def make_rows(outcomes, **columns):
@@ -189,14 +190,8 @@ def test_misgeneralization():
     assert found.control is not None and found.control.mean == pytest.approx(-2.8 / 3)
     sentence = found.sentence("cheese", "corner")
     assert sentence.startswith("Misgeneralization: ")
-    assert (
-        "reaches a goal in 96.7% of episodes, the corner first in 86.7% and the cheese first in 10.0%"
-        in sentence
-    )
-    assert (
-        "0.77 (95% interval 0.25 to 1.00, 3 seeds), is above 0 and above the decorrelated arm's −0.93"
-        in sentence
-    )
+    assert "reaches a goal in 96.7% of episodes, the corner first in 86.7% and the cheese first in 10.0%" in sentence
+    assert "0.77 (95% interval 0.25 to 1.00, 3 seeds), is above 0 and above the decorrelated arm's −0.93" in sentence
 
 
 @pytest.mark.parametrize(

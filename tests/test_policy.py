@@ -133,9 +133,7 @@ class FirstRatio(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         buffer = self.model.rollout_buffer
-        obs, actions = (
-            torch.as_tensor(part.reshape(16, -1)) for part in (buffer.observations, buffer.actions)
-        )
+        obs, actions = (torch.as_tensor(part.reshape(16, -1)) for part in (buffer.observations, buffer.actions))
         _, log_probs, _ = self.model.policy.evaluate_actions(obs, actions.flatten())
         self.difference = (log_probs - torch.as_tensor(buffer.log_probs).flatten()).abs().max().item()
 
@@ -249,9 +247,7 @@ def test_other_spaces_are_refused():
 
 
 def test_ppo_learns_to_dress_for_the_weather():
-    settings: dict = dict(
-        n_steps=32, batch_size=128, n_epochs=4, learning_rate=1e-3, gamma=0.0, ent_coef=0.01
-    )
+    settings: dict = dict(n_steps=32, batch_size=128, n_epochs=4, learning_rate=1e-3, gamma=0.0, ent_coef=0.01)
     policy_kwargs = dict(dtype=torch.float32, lora_layers=4)
     envs = make_vec_env(Weather, 8, seed=0)
     model = PPO(LanguagePolicy, envs, policy_kwargs=policy_kwargs, **settings, device="cpu", seed=0)

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+
 from astray.experiments.curves import plot_curve, plot_modes
 from astray.experiments.drawing import save_figure
 from astray.experiments.report import write_report
-from matplotlib.figure import Figure
 
 SHIFTS = {
     "mlp": (0.0, 0.03, 0.1, 0.3, 1.0),
@@ -71,9 +72,7 @@ def make_rows(arms=tuple(SHIFTS)):
                         proxy = float(np.clip(proxy, 0, 1 - intended))
                         count = LEVELS if last else LEVELS // 2
                         for mode in ("sampled", "greedy") if last else ("sampled",):
-                            parts.append(
-                                episodes(rng, intended, proxy, level_class, count, mode=mode, **cell)
-                            )
+                            parts.append(episodes(rng, intended, proxy, level_class, count, mode=mode, **cell))
                 for level_class in CLASSES:
                     cell = dict(arm=arm, train_shift=shift, seed=seed, step=0, mode="sampled")
                     parts.append(episodes(rng, 0.31, 0.3, level_class, agent="state-blind", **cell))
@@ -139,9 +138,7 @@ def run(rows, tmp_path_factory):
         arms=[{"name": "mlp", "policy": "mlp", "steps": 102400, "settings": {"gamma": 0.97}, "seeds": 5}],
     )
     (folder / "episodes.json").write_text(json.dumps([EPISODE]))
-    (folder / "environment.json").write_text(
-        json.dumps({"versions": {"torch": "2.13"}, "machine": "x, 2 cores"})
-    )
+    (folder / "environment.json").write_text(json.dumps({"versions": {"torch": "2.13"}, "machine": "x, 2 cores"}))
     write_report(folder)
     return folder
 
@@ -179,9 +176,7 @@ def test_figures_are_written_whole_and_alike(run, rows, tmp_path):
     }  # fmt: skip
     save_figure(plot_modes(rows, "cheese", "corner"), tmp_path / "modes")
     for ending in ("png", "svg"):
-        assert (tmp_path / f"modes.{ending}").read_bytes() == (
-            run / "figures" / f"modes.{ending}"
-        ).read_bytes()
+        assert (tmp_path / f"modes.{ending}").read_bytes() == (run / "figures" / f"modes.{ending}").read_bytes()
 
 
 def test_partial_run_says_what_is_missing(tmp_path):
@@ -219,9 +214,7 @@ def test_train_shift_ticks_are_the_shifts(rows):
 @pytest.mark.parametrize("x", ["train_shift", "step", "margin"])
 @pytest.mark.parametrize("left_out", [[], ["train_shift", "arm", "seed", "step", "agent"]])
 def test_rows_of_one_model_give_a_figure(rows, x, left_out):
-    one = rows.query(
-        "arm == 'mlp' and agent == 'trained' and seed == 0 and train_shift == 0 and step == 102400"
-    )
+    one = rows.query("arm == 'mlp' and agent == 'trained' and seed == 0 and train_shift == 0 and step == 102400")
     one = one.drop(columns=left_out)
     if x != "margin":
         one = one.assign(train_shift=np.nan)

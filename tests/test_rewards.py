@@ -44,7 +44,17 @@ def test_expressions(expression, expected):
 
 @pytest.mark.parametrize(
     "expression",
-    ["chese", "cheese +", "__import__('os')", "cheese.real", "cheese ** 2", "cheese if corner else 1", "'a'", "", "f(1)"],
+    [
+        "chese",
+        "cheese +",
+        "__import__('os')",
+        "cheese.real",
+        "cheese ** 2",
+        "cheese if corner else 1",
+        "'a'",
+        "",
+        "f(1)",
+    ],
 )
 def test_what_is_no_expression_is_an_error(expression):
     with pytest.raises(ValueError, match="extrinsic"):
@@ -176,7 +186,7 @@ def test_ppo_trains_the_module_and_components_add_up():
 def test_any_gymnasium_environment():
     envs = with_rewards(make_vec_env("CartPole-v1", 2), "world - 0.5*step", {"rnd": RND()})
     envs.reset()
-    _, rewards, _, infos = envs.step(np.array([0, 1]))
+    infos = envs.step(np.array([0, 1]))[3]
     assert infos[0]["rewards"]["extrinsic"] == 0.5
     with pytest.raises(ValueError, match="'cheese'"):
         with_rewards(make_vec_env("CartPole-v1", 2), "cheese")

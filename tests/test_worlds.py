@@ -332,7 +332,7 @@ def test_stepping_wrongly_is_an_error(world):
     with pytest.raises(gym.error.ResetNeeded):
         env.step(0)
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="0..3"):
+    with pytest.raises(ValueError, match=r"0\.\.3"):
         env.step(4)
     with pytest.raises(ValueError, match="options"):
         env.reset(options={"levels": "x"})
