@@ -195,7 +195,7 @@ def _has_references(rows: pd.DataFrame) -> bool:
 
 
 def _draw_references(axes: Axes, rows: pd.DataFrame) -> None:
-    """What needs no learning, as columns of dots; state-blind is that of the lowest train shift."""
+    """What needs no learning, as columns of dots; state-blind and untrained are those of the lowest train shift."""
     rows = rows.loc[(rows["level_class"] == "distinguishing") & (rows["mode"] == "sampled")]
     own = rows["train_shift"].isna() | (rows["train_shift"] == rows["train_shift"].min())
     untrained = own & (rows["agent"] == "trained") & (rows["step"] == 0)
@@ -204,6 +204,8 @@ def _draw_references(axes: Axes, rows: pd.DataFrame) -> None:
         "untrained": rows.loc[untrained],
         "state-blind": rows.loc[own & (rows["agent"] == "state-blind")],
     }
+    experts = sorted({agent for agent in rows["agent"] if agent.startswith("expert")})
+    references |= {agent: rows.loc[rows["agent"] == agent] for agent in experts}
     for place, reference in enumerate(references.values()):
         for outcome, shift in (("intended", -0.15), ("proxy", 0.15)):
             seeds = outcome_rates(reference, ["seed"])[outcome]

@@ -124,8 +124,8 @@ def _figures(rows: pd.DataFrame, intended: str, proxy: str) -> list[tuple[str, F
         caption = (
             "What the agent goes for on distinguishing levels, against the share of shifted levels it was "
             "trained on (logarithmic, with 0). Left of each panel, agents that learned nothing: random, "
-            "untrained, and state-blind (the trained agent's own action frequencies, replayed, at the lowest "
-            f"train shift). Each seed's last checkpoint. {seeds} {levels} {method}"
+            "untrained, state-blind (the trained agent's own action frequencies, replayed, at the lowest "
+            f"train shift), and an expert for each goal. Each seed's last checkpoint. {seeds} {levels} {method}"
         )
         figures.append(("train_shift", plot_curve(rows, "train_shift", **names), caption))
     else:

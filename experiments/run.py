@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import platform
+import signal
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -107,25 +108,26 @@ def environment(models: dict[str, Path]) -> dict[str, Any]:
 
 def _run_cells(study: Study, folder: Path, jobs: int) -> None:
     cells: dict[str, Cell | None] = {REFERENCES: None} | {cell.name: cell for cell in study.cells()}
-    waiting = [name for name in cells if not (folder / "rows" / f"{name}.parquet").exists()]
+    done = [name for name in cells if (folder / "rows" / f"{name}.parquet").exists()]
+    waiting = [name for name in cells if name not in done]
     first_policy = study.arms[0].policy
-    gate = {name for name, cell in cells.items() if cell is None or cell.arm.policy == first_policy}
+    first_page = {name for name, cell in cells.items() if cell is None or cell.arm.policy == first_policy}
     failed = []
-    with Display(len(cells), len(cells) - len(waiting)) as display:
+    with Display(len(cells), len(done)) as display:
         for name, event in _processes(study, folder, jobs, {name: cells[name] for name in waiting}):
             cell = cells[name]
             if event == "start":
                 display.started(name, cell.arm.steps if cell else 1)
-            elif isinstance(event, int):
+                continue
+            if isinstance(event, int):
                 display.stepped(name, event)
-            else:
-                display.finished(name, event)
-                waiting.remove(name)
-                if event == "failed":
-                    failed.append(name)
-                if not gate & set(waiting):
-                    publish(folder)
-        publish(folder)
+                continue
+            display.finished(name, event)
+            (done if event == "done" else failed).append(name)
+            if done and first_page <= {*done, *failed}:
+                publish(folder)
+        if not waiting:
+            publish(folder)
     if failed:
         raise FailedCellsError(
             f"{len(failed)} cells failed ({', '.join(failed)}): see rows/<cell>.error.txt in {folder}"
@@ -133,15 +135,20 @@ def _run_cells(study: Study, folder: Path, jobs: int) -> None:
 
 
 def publish(folder: Path) -> None:
-    """Merges the rows that are there, and writes figures and page from them."""
+    """Merges the rows that are there, and writes figures and page from them.
+
+    Raises:
+        ValueError: no cell of this run folder is finished.
+    """
     config = json.loads((folder / "config.json").read_text())
     paths = [folder / "rows" / f"{name}.parquet" for name in config["cells"]]
     present = [pd.read_parquet(path) for path in paths if path.exists()]
-    if present:
-        write_rows(folder / "rows.parquet", pd.concat(present, ignore_index=True))
-        episodes = [json.loads(path.read_text()) for path in sorted((folder / "episodes").glob("*.json"))]
-        write_json(folder / "episodes.json", [episode for part in episodes for episode in part])
-        write_report(folder)
+    if not present:
+        raise ValueError(f"folder={str(folder)!r} holds no finished cell yet, so there is nothing to show")
+    write_rows(folder / "rows.parquet", pd.concat(present, ignore_index=True))
+    episodes = [json.loads(path.read_text()) for path in sorted((folder / "episodes").glob("*.json"))]
+    write_json(folder / "episodes.json", [episode for part in episodes for episode in part])
+    write_report(folder)
 
 
 def _processes(study: Study, folder: Path, jobs: int, cells: dict[str, Cell | None]) -> Iterator[tuple[str, str | int]]:
@@ -177,6 +184,7 @@ def _processes(study: Study, folder: Path, jobs: int, cells: dict[str, Cell | No
 
 
 def _child(study: Study, cell: Cell | None, folder: Path, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its children
     from astray.experiments.cell import run_cell  # in the child: torch is not needed by the parent
 
     sys.exit(run_cell(study, cell, folder, pipe.send))
