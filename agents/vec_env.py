@@ -22,7 +22,6 @@ class WorldVecEnv(VecEnv):
         self.world = world
         self.event_names, self.goals = world.event_names, world.goals
         self.render_mode = None
-        world.reset(seed=0)
         self._returns = np.zeros(world.num_envs)
         self._actions = np.zeros(world.num_envs, np.int64)
         super().__init__(world.num_envs, world.observation_space, world.action_space)

@@ -176,6 +176,13 @@ class GridWorld(World):
         return np.where(blocked, cells, target)
 
     # ---------------------------------------------------------------- showing
+    @property
+    def plane_shape(self) -> tuple[int, int, int]:
+        """``(2 + things, size, size)``, or egocentric ``(1 + things, 2 * size - 1, 2 * size - 1)``."""
+        if self.observation == "egocentric":
+            return (1 + len(self.things), 2 * self.size - 1, 2 * self.size - 1)
+        return (2 + len(self.things), self.size, self.size)
+
     def planes(self, rows: np.ndarray) -> np.ndarray:
         """Walls, agent, then the things: ``uint8[rows, 2 + things, size, size]``."""
         planes = self._planes.take(rows, axis=0)

@@ -49,7 +49,6 @@ class WorldEnv(gym.Env):
         self.world = world_class(world)(1, **arguments)
         self.event_names, self.goals = self.world.event_names, self.world.goals
         self._seeded = self._over = False
-        self.world.reset(seed=0)
         self.observation_space = self.world.observation_space
         self.action_space = self.world.action_space
 
@@ -124,7 +123,6 @@ class WorldVectorEnv(VectorEnv):
         self.event_names, self.goal_names = self.world.event_names, tuple(self.world.goals)
         self._over = np.zeros(num_envs, bool)
         self._seeded = False
-        self.world.reset(seed=0)
         self.single_observation_space = self.world.observation_space
         self.single_action_space = self.world.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)

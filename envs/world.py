@@ -125,6 +125,11 @@ class World(ABC):
 
     @property
     @abstractmethod
+    def plane_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of the planes that this world's observation shows."""
+
+    @property
+    @abstractmethod
     def max_text_length(self) -> int:
         """The length of the longest sentence, in characters."""
 
@@ -177,7 +182,7 @@ class World(ABC):
             return spaces.Text(self.max_text_length, min_length=1, charset=text.PRINTABLE)
         if self.observation == "bytes":
             return text.TextBytes(self.max_text_length, self.instruction)
-        return spaces.Box(0, 1, self.observe().shape[1:], np.uint8)
+        return spaces.Box(0, 1, self.plane_shape, np.uint8)
 
     # ---------------------------------------------------------------- levels
     def draw_levels(self, seeds: np.ndarray, episodes: np.ndarray) -> Levels:

@@ -164,7 +164,6 @@ def action_marginal(agent: StochasticAgent, study: Study, cell: Cell, levels: Le
     """How often an agent takes each action on the ambiguous levels, ``float64[A]``."""
     ambiguous = levels[levels.level_class == "ambiguous"]
     world = find_world(study.world)(len(ambiguous), **world_arguments(study, cell))
-    world.reset(seed=0)
     world.set_levels(ambiguous.levels)
     taken = [step.actions for step in play(agent, world, np.random.default_rng(0))]
     return np.bincount(np.concatenate(taken), minlength=len(world.action_texts)).astype(np.float64)
