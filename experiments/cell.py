@@ -67,9 +67,10 @@ def train_cell(study: Study, cell: Cell, folder: Path, report: Report) -> pd.Dat
     model.learn(arm.steps - model.num_timesteps, callback=watch, reset_num_timesteps=rows is None, tb_log_name="ppo")
 
     clear_caches(model)
-    last = evaluate(model, study.world, full, **arguments)
+    # Each training seed has its own sampled actions: shared ones would make seeds agree more than they do.
+    last = evaluate(model, study.world, full, seed=cell.seed, **arguments)
     habit = MarginalAgent(action_marginal(PolicyAgent(model), study, cell, full))
-    blind = evaluate(habit, study.world, full, **arguments).assign(agent="state-blind")
+    blind = evaluate(habit, study.world, full, seed=cell.seed, **arguments).assign(agent="state-blind")
     if cell.seed == 0:
         (folder / "episodes").mkdir(exist_ok=True)
         write_json(folder / "episodes" / f"{cell.name}.json", shown_episodes(model, study, cell, full))
@@ -150,7 +151,7 @@ class Watch(BaseCallback):
         # The untrained policy is a reference, so it is tested both ways.
         modes = MODES if self.num_timesteps == 0 else MODES[:1]
         arguments = self.study.arguments | self.cell.arm.arguments
-        rows = evaluate(self.model, self.study.world, self.levels, modes, **arguments)
+        rows = evaluate(self.model, self.study.world, self.levels, modes, seed=self.cell.seed, **arguments)
         self.rows = pd.concat([self.rows, _label(rows, self.cell, self.num_timesteps)], ignore_index=True)
         self._tested = self.num_timesteps
         clear_caches(self.model)
