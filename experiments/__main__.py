@@ -106,6 +106,10 @@ def main() -> None:
     commands = {"worlds": show_worlds, "play": play, "run": run, "report": report}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="astray", description="Goal misgeneralization, measured.")
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads us has left, as in `astray worlds | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except ValueError as error:
         sys.exit(_failed(error, 2))
     except (OSError, RuntimeError) as error:
