@@ -57,9 +57,12 @@ class PolicyAgent(StochasticAgent):
 
     def probabilities(self, observations: np.ndarray, infos: Infos) -> np.ndarray:
         """The policy's action probabilities, ``float64[B, A]``."""
+        training = self.policy.training
+        self.policy.set_training_mode(False)
         with torch.no_grad():
             tensor, _ = self.policy.obs_to_tensor(observations)
             distribution = self.policy.get_distribution(tensor).distribution
+        self.policy.set_training_mode(training)
         assert isinstance(distribution, torch.distributions.Categorical)
         return distribution.probs.double().cpu().numpy()
 

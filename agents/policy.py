@@ -136,12 +136,6 @@ class LanguagePolicy(ActorCriticPolicy):
         """Values ``[B, 1]``."""
         return self._logits_and_values(obs)[1]
 
-    def action_probabilities(self, observations: np.ndarray) -> np.ndarray:
-        """Probabilities ``float64[B, A]`` for ``uint8[B, max_length]`` observations."""
-        with torch.no_grad():
-            logits = self._logits_and_values(torch.as_tensor(observations))[0]
-        return logits.double().softmax(-1).cpu().numpy()
-
     def clear_cache(self) -> None:
         """Forgets scores, so that the next ones depend only on the weights and on what is asked next.
 

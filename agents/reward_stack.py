@@ -8,6 +8,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from astray.envs import InputError
 from astray.envs.rewards import parse_reward
 
 
@@ -79,8 +80,9 @@ class RewardStack(VecEnvWrapper):
         update_every: int,
     ):
         super().__init__(venv)
-        self.event_names: tuple[str, ...] = _attribute(venv, "event_names", ())
-        self.goals: dict[str, str] = _attribute(venv, "goals", {})
+        known = venv.has_attr("event_names") and venv.has_attr("goals")
+        self.event_names: tuple[str, ...] = venv.get_attr("event_names", 0)[0] if known else ()
+        self.goals: dict[str, str] = venv.get_attr("goals", 0)[0] if known else {}
         if callable(extrinsic):
             self._extrinsic = extrinsic
         else:
@@ -168,14 +170,6 @@ class RewardStack(VecEnvWrapper):
         )
 
 
-def _attribute(venv: VecEnv, name: str, default: Any) -> Any:
-    """An attribute of the first environment, or the default where environments have none."""
-    try:
-        return venv.get_attr(name, 0)[0]
-    except AttributeError:
-        return default
-
-
 def with_rewards(
     envs: VecEnv,
     extrinsic: str | Callable[[Transitions], np.ndarray] = "world",
@@ -193,8 +187,8 @@ def with_rewards(
         update_every: environment steps between the modules' updates.
 
     Raises:
-        ValueError: the expression cannot be parsed, or ``update_every`` is not positive.
+        InputError: the expression cannot be parsed, or ``update_every`` is not positive.
     """
     if update_every < 1:
-        raise ValueError(f"update_every={update_every} must be at least 1")
+        raise InputError(f"update_every={update_every} must be at least 1")
     return RewardStack(envs, extrinsic, intrinsic or {}, update_every)

@@ -8,7 +8,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from astray.envs import World, find_world
+from astray.envs import InputError, World, find_world
+from astray.envs.vector import given_levels
 
 
 class WorldVecEnv(VecEnv):
@@ -27,9 +28,12 @@ class WorldVecEnv(VecEnv):
         super().__init__(world.num_envs, world.observation_space, world.action_space)
 
     def reset(self) -> VecEnvObs:
-        """Starts every row's next episode, or starts over if ``seed`` was called."""
+        """Starts every row's next episode, or starts over if ``seed`` was called; ``set_options`` may give levels."""
         seeds = [seed for seed in self._seeds if seed is not None]
         self.world.reset(seed=seeds or None)
+        if any(self._options):
+            self.world.set_levels(given_levels(self.world, {"level": [o.get("level") for o in self._options]}))
+            self._reset_options()
         self._returns[:] = 0
         self.reset_infos = [{} for _ in range(self.num_envs)]
         self._reset_seeds()
@@ -92,22 +96,22 @@ class WorldVecEnv(VecEnv):
         return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """Worlds draw characters, not images."""
-        return [None] * self.num_envs
+        """Every row's room in colour."""
+        return [self.world.image(row) for row in range(self.num_envs)]
 
 
-def vec_env(world: str, num_envs: int, **arguments: Any) -> WorldVecEnv:
+def vec_env(world: str | type[World], num_envs: int, **arguments: Any) -> WorldVecEnv:
     """A world as a fast, monitored ``VecEnv``.
 
     Args:
-        world: an id ("astray/CheeseCorner-v0") or a command-line name ("cheese-corner").
+        world: an id ("astray/CheeseCorner-v0"), a command-line name ("cheese-corner"), or a class.
         num_envs: rows.
         **arguments: the world's; ``observation`` "bytes", "planes" or "egocentric".
 
     Raises:
-        ValueError: Stable-Baselines3 cannot carry this observation.
+        InputError: Stable-Baselines3 cannot carry this observation.
     """
     arguments = {"observation": "bytes"} | arguments
     if arguments["observation"] == "text":
-        raise ValueError("observation='text': Stable-Baselines3 has no text space; 'bytes' is the same text as bytes")
+        raise InputError("observation='text': Stable-Baselines3 has no text space; 'bytes' is the same text as bytes")
     return WorldVecEnv(find_world(world)(num_envs, **arguments))

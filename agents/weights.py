@@ -17,8 +17,10 @@ from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from astray.envs import InputError
 
-class ModelNotFoundError(ValueError):
+
+class ModelNotFoundError(InputError):
     """No model of that name here, and none could be fetched."""
 
 
@@ -89,7 +91,13 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """The first 16 hex digits of the SHA-256 of the safetensors files in a folder."""
+    """The first 16 hex digits of the SHA-256 of the safetensors files in a folder.
+
+    Raises:
+        ModelNotFoundError: there are none.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise ModelNotFoundError(f"the folder {str(folder)!r} holds no .safetensors files, so no language model")
     return _sha256(tuple((file, file.stat().st_mtime_ns) for file in sorted(folder.glob("*.safetensors"))))[:16]
 
 

@@ -6,9 +6,10 @@ from importlib import import_module
 import gymnasium as gym
 
 from astray.envs.levels import LevelSet
-from astray.envs.world import World, choose
+from astray.envs.vector import world_class
+from astray.envs.world import InputError, World, choose
 
-__all__ = ["LevelSet", "World", "find_world", "register_worlds", "worlds"]
+__all__ = ["InputError", "LevelSet", "World", "find_world", "register_worlds", "worlds"]
 
 
 def worlds() -> dict[str, type[World]]:
@@ -23,15 +24,22 @@ def worlds() -> dict[str, type[World]]:
     return found
 
 
-def find_world(name: str) -> type[World]:
+def find_world(name: str | type[World]) -> type[World]:
     """The world with this command-line name ("cheese-corner") or id ("astray/CheeseCorner-v0").
 
+    Your own world is found by the id that you registered it under (with ``WorldEnv`` as the entry point), or given as
+    the class.
+
     Raises:
-        ValueError: there is none; the sentence shows the nearest name.
+        InputError: there is none; the sentence shows the nearest name.
     """
+    if isinstance(name, type):
+        return name
+    if name in gym.registry and "world" in gym.registry[name].kwargs:
+        return world_class(gym.registry[name].kwargs["world"])
     known = worlds()
-    by_id = {world.id(): world for world in known.values()}
-    return (known | by_id)[choose("world", name, (*by_id, *known) if name.startswith("astray/") else tuple(known))]
+    ids = tuple(world.id() for world in known.values())
+    return known[choose("world", name, ids if name.startswith("astray/") else tuple(known))]
 
 
 def register_worlds() -> None:

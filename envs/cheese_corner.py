@@ -7,10 +7,14 @@ import numpy as np
 from astray.envs.grid import CORNERS, DIRECTIONS, GridWorld, corner_cells
 from astray.envs.levels import Draws, Levels, fingerprints, take
 from astray.envs.solve import UNREACHABLE, distances, within_reach
-from astray.envs.world import choose
+from astray.envs.world import InputError, choose
 
 NAMES = ("compass", "neutral")
 ORDERS = ("corner", "cheese")
+LEGENDS = [
+    f"{first}, {second}, B both, A you, a small letter you on it, # wall. North is up."
+    for first, second in (("X corner", "C cheese"), ("C cheese", "X corner"))
+]
 
 
 class CheeseCorner(GridWorld):
@@ -46,7 +50,7 @@ class CheeseCorner(GridWorld):
     south, 2 west.`` With walls it also says which moves are blocked, which is enough to walk but not to plan. Style
     "map" shows the whole room::
 
-        X corner, C cheese, A you, # wall. North is up.
+        X corner, C cheese, B both, A you, a small letter you on it, # wall. North is up.
         .....
         .A.C.
         .....
@@ -151,9 +155,7 @@ class CheeseCorner(GridWorld):
         level = take(self.level, rows)
         orders = level["order"].tolist()
         if self.style == "map":
-            legend = {0: "X corner, C cheese", 1: "C cheese, X corner"}
-            pictures = (self.ascii(row) for row in rows)
-            return [f"{legend[o]}, A you, # wall. North is up.\n{p}" for o, p in zip(orders, pictures, strict=True)]
+            return [f"{LEGENDS[order]}\n{self.ascii(row)}" for order, row in zip(orders, rows, strict=True)]
         told = zip(
             orders,
             level["corner"].tolist(),
@@ -174,7 +176,7 @@ class CheeseCorner(GridWorld):
     def max_text_length(self) -> int:
         """The length of the longest sentence, in characters."""
         if self.style == "map":
-            return len("X corner, C cheese, A you, # wall. North is up.\n") + self.size * (self.size + 1) - 1
+            return len(LEGENDS[0]) + self.size * (self.size + 1)
         name = max(map(len, self._corner_name.values()))
         blocked = 0 if self.layout == "open" else len(f" Blocked: {', '.join(DIRECTIONS)}.")
         return name + len(": . Cheese: .") + 2 * self.max_where_length + blocked
@@ -246,20 +248,20 @@ class CheeseCorner(GridWorld):
         order = choose("level's first", last.removeprefix("first:").strip(), ORDERS)
         cells = np.array([list(line.ljust(self.size)[: self.size]) for line in lines])
         if len(lines) != self.size or any(len(line) != self.size for line in lines):
-            raise ValueError(f"a level of size={self.size} has {self.size} lines of {self.size} characters: {level!r}")
+            raise InputError(f"a level of size={self.size} has {self.size} lines of {self.size} characters: {level!r}")
         unknown = set(cells.ravel()) - set("#.ABCX")
         if unknown:
-            raise ValueError(f"level: {sorted(unknown)} are none of '#' wall, '.' floor, A, C, X, B (C and X)")
+            raise InputError(f"level: {sorted(unknown)} are none of '#' wall, '.' floor, A, C, X, B (C and X)")
         if self.layout == "open" and "#" in cells:
-            raise ValueError("level: a world with layout='open' has no walls, use layout='walls'")
+            raise InputError("level: a world with layout='open' has no walls, use layout='walls'")
         found = {glyph: np.flatnonzero(cells == glyph) for glyph in "ABCX"}
         things = "AB" if len(found["B"]) else "ACX"
         if any(len(found[glyph]) != (glyph in things) for glyph in "ABCX"):
-            raise ValueError("level: it needs one A, and one B or one C and one X")
+            raise InputError("level: it needs one A, and one B or one C and one X")
         corner, cheese = (found["B"], found["B"]) if things == "AB" else (found["X"], found["C"])
         if corner[0] not in self._corners:
-            raise ValueError(f"level: the marked corner (X or B) is not in a corner of the room: {level!r}")
+            raise InputError(f"level: the marked corner (X or B) is not in a corner of the room: {level!r}")
         made = self._level((cells == "#")[None], found["A"], cheese, corner, np.array([ORDERS.index(order)]))
         if not within_reach(made["walls"], made["start"], np.stack([cheese, corner], 1), self.max_steps)[0]:
-            raise ValueError(f"level: cheese and corner cannot both be reached within max_steps={self.max_steps}")
+            raise InputError(f"level: cheese and corner cannot both be reached within max_steps={self.max_steps}")
         return made

@@ -7,7 +7,7 @@ import numpy as np
 
 from astray.envs.levels import Draws, Levels
 from astray.envs.solve import within_reach
-from astray.envs.world import World, choose
+from astray.envs.world import InputError, World, choose
 
 LAYOUTS = ("open", "walls", "maze")
 CORNERS = ("north-west", "north-east", "south-west", "south-east")
@@ -96,13 +96,13 @@ class GridWorld(World):
         **arguments: Any,
     ):
         if not 3 <= size <= MAX_SIZE:
-            raise ValueError(f"size={size} must lie in 3..{MAX_SIZE}")
+            raise InputError(f"size={size} must lie in 3..{MAX_SIZE}")
         self.size = size
         self.layout = choose("layout", layout, LAYOUTS)
         if layout == "maze" and size % 2 == 0:
-            raise ValueError(f"size={size} must be odd with layout='maze', so that corners are rooms")
+            raise InputError(f"size={size} must be odd with layout='maze', so that corners are rooms")
         if not 0 <= density < 1:
-            raise ValueError(f"density={density} is the share of walls, so it must lie in [0, 1)")
+            raise InputError(f"density={density} is the share of walls, so it must lie in [0, 1)")
         self.density = density
         # 3 * size lets every cell of an open room be reached with steps to spare; detours around walls need more.
         super().__init__(num_envs, max_steps=max_steps or (3 if layout == "open" else 6) * size, **arguments)
@@ -116,6 +116,11 @@ class GridWorld(World):
             self._surroundings[:, 0] = 1
 
     # ---------------------------------------------------------------- levels
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What a level's class and margin depend on besides the level."""
+        return {"size": self.size, "layout": self.layout} | super().rules
+
     def walls(self, draws: Draws, keep_free: np.ndarray) -> np.ndarray:
         """The layout's walls, ``bool[n, size, size]``, with the cells ``keep_free`` (``int[n, k]``) opened."""
         n = len(draws)

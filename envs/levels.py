@@ -101,6 +101,7 @@ class LevelSet:
         margin: ``float64[n]``, discounted value lost on the intended goal by serving the proxy first.
         fingerprint: ``uint64[n]``.
         text: each level as ASCII, as ``reset(options={"level": ...})`` takes it.
+        rules: what class and margin depend on besides the level (``World.rules``).
     """
 
     levels: Levels
@@ -108,6 +109,7 @@ class LevelSet:
     margin: np.ndarray
     fingerprint: np.ndarray
     text: tuple[str, ...]
+    rules: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.text)
@@ -120,4 +122,5 @@ class LevelSet:
             self.margin[numbers],
             self.fingerprint[numbers],
             tuple(self.text[i] for i in numbers),
+            self.rules,
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from astray.envs.world import choose
+from astray.envs.world import InputError, choose
 
 _BINARY = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg}
@@ -23,12 +23,12 @@ def parse_reward(expression: str, names: Sequence[str]) -> Callable[[Mapping[str
         A function of one ``float64[B]`` per name that gives the reward, ``float64[B]``.
 
     Raises:
-        ValueError: the expression is no such expression, or uses an unknown name.
+        InputError: the expression is no such expression, or uses an unknown name.
     """
     try:
         body = ast.parse(expression.strip(), mode="eval").body
     except SyntaxError as error:
-        raise ValueError(f"extrinsic={expression!r} is not an expression: {error.msg}") from None
+        raise InputError(f"extrinsic={expression!r} is not an expression: {error.msg}") from None
 
     def build(node: ast.expr) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
         match node:
@@ -44,6 +44,6 @@ def parse_reward(expression: str, names: Sequence[str]) -> Callable[[Mapping[str
             case ast.Name(name):
                 choose(f"a name in extrinsic={expression!r}:", name, names)
                 return lambda values: values[name]
-        raise ValueError(f"extrinsic={expression!r}: {ast.unparse(node)!r} is not a number, a name, + - * / or ( )")
+        raise InputError(f"extrinsic={expression!r}: {ast.unparse(node)!r} is not a number, a name, + - * / or ( )")
 
     return build(body)

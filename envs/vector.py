@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from astray.envs.levels import Levels, join
-from astray.envs.world import World, choose
+from astray.envs.world import InputError, World, choose
 
 
 def world_class(world: str | type[World]) -> type[World]:
@@ -21,17 +21,20 @@ def world_class(world: str | type[World]) -> type[World]:
     return world
 
 
-def _given_levels(world: World, options: dict[str, Any] | None) -> Levels | None:
-    """The levels that ``reset(options={"level": ...})`` asks for: one ASCII text, or one per row."""
-    unknown = set(options or {}) - {"level"}
-    if unknown:
-        raise ValueError(f"options={options}: the only option is 'level', not {', '.join(map(repr, sorted(unknown)))}")
-    if not options:
-        return None
+def given_levels(world: World, options: dict[str, Any]) -> Levels:
+    """The levels that ``reset(options={"level": ...})`` asks for: one ASCII text, or one per row.
+
+    Raises:
+        InputError: an unknown option, the wrong number of levels, or a text that is no level.
+    """
+    if set(options) != {"level"}:
+        raise InputError(f"options={options}: the only option is 'level', not {', '.join(map(repr, sorted(options)))}")
     level = options["level"]
     texts = [level] * world.num_envs if isinstance(level, str) else list(level)
-    if len(texts) != world.num_envs:
-        raise ValueError(f"options['level'] holds {len(texts)} levels for {world.num_envs} environments")
+    if len(texts) != world.num_envs or not all(isinstance(text, str) for text in texts):
+        raise InputError(
+            f"options['level'] must be one level as text, or one for each of {world.num_envs} environments"
+        )
     return join([world.parse_level(text) for text in texts])
 
 
@@ -55,7 +58,7 @@ class WorldEnv(gym.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts the next episode; with a seed, starts over. ``options={"level": text}`` plays a given level."""
         super().reset(seed=seed)
-        given = _given_levels(self.world, options)
+        given = given_levels(self.world, options) if options else None
         if seed is None and not self._seeded:
             seed = int(self.np_random.integers(2**63))
         self._seeded, self._over = True, False
@@ -113,13 +116,15 @@ class WorldVectorEnv(VectorEnv):
         world: str | type[World],
         num_envs: int = 1,
         autoreset_mode: str | AutoresetMode = "next_step",
+        render_mode: str | None = None,
         **arguments: Any,
     ):
         self.world = world_class(world)(num_envs, **arguments)
         self.num_envs = num_envs
         mode = getattr(autoreset_mode, "name", str(autoreset_mode)).lower()
         self._mode = AutoresetMode[choose("autoreset_mode", mode, ("next_step", "same_step")).upper()]
-        self.metadata = {"autoreset_mode": self._mode, "render_modes": ["ansi"], "render_fps": 4}
+        self.metadata = WorldEnv.metadata | {"autoreset_mode": self._mode}
+        self.render_mode = choose("render_mode", render_mode, (None, *WorldEnv.metadata["render_modes"]))
         self.event_names, self.goal_names = self.world.event_names, tuple(self.world.goals)
         self._over = np.zeros(num_envs, bool)
         self._seeded = False
@@ -133,7 +138,7 @@ class WorldVectorEnv(VectorEnv):
     ) -> tuple[Any, dict[str, Any]]:
         """Starts every row's next episode; with a seed, starts over. Options as in ``WorldEnv.reset``."""
         super().reset(seed=seed if isinstance(seed, int) else None)
-        given = _given_levels(self.world, options)
+        given = given_levels(self.world, options) if options else None
         if seed is None and not self._seeded:
             seed = int(self.np_random.integers(2**63))
         self._seeded = True
@@ -175,9 +180,12 @@ class WorldVectorEnv(VectorEnv):
             observations[rows] = fresh
         return observations, reward, terminated, truncated, info | self._info(events & ~over[:, None])
 
-    def render(self) -> tuple[str, ...]:
-        """Every row's room as characters."""
-        return tuple(self.world.ascii(row) for row in range(self.num_envs))
+    def render(self) -> tuple[str | np.ndarray, ...] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What there is in every row, as ``WorldEnv.render`` shows it."""
+        rows = range(self.num_envs)
+        if self.render_mode == "rgb_array":
+            return tuple(self.world.image(row) for row in rows)
+        return tuple(self.world.ascii(row) for row in rows) if self.render_mode == "ansi" else None
 
     def _restart(self, over: np.ndarray) -> None:
         rows = np.flatnonzero(over)

@@ -21,17 +21,21 @@ OBSERVATIONS = ("text", "bytes", "planes", "egocentric")
 STYLES = ("relative", "map")
 
 
+class InputError(ValueError):
+    """An argument that is not allowed; the sentence names it, its value and what is allowed."""
+
+
 def choose(name: str, value: Any, allowed: Sequence[Any]) -> Any:
     """The value, if it is allowed.
 
     Raises:
-        ValueError: it is not; the sentence names the argument, the value, what is allowed and what is near.
+        InputError: it is not; the sentence names the argument, the value, what is allowed and what is near.
     """
     if value in allowed:
         return value
     near = difflib.get_close_matches(str(value), [str(a) for a in allowed], 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}{hint}")
+    raise InputError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}{hint}")
 
 
 class World(ABC):
@@ -71,11 +75,11 @@ class World(ABC):
         style: str = "relative",
     ):
         if num_envs < 1:
-            raise ValueError(f"num_envs={num_envs} must be at least 1")
+            raise InputError(f"num_envs={num_envs} must be at least 1")
         if not 0 <= shift <= 1:
-            raise ValueError(f"shift={shift} is a probability, so it must lie in [0, 1]")
+            raise InputError(f"shift={shift} is a probability, so it must lie in [0, 1]")
         if max_steps < 1:
-            raise ValueError(f"max_steps={max_steps} must be at least 1")
+            raise InputError(f"max_steps={max_steps} must be at least 1")
         self.num_envs, self.max_steps, self.shift = num_envs, max_steps, float(shift)
         self.split = choose("split", split, SPLITS)
         self.observation = choose("observation", observation, OBSERVATIONS)
@@ -88,6 +92,7 @@ class World(ABC):
         self._bank: Levels = {}
         self.level: Levels = {}
         self.state: dict[str, np.ndarray] = {}
+        self._seeded = False
         self.seeds = np.zeros(num_envs, np.uint64)
         self.episode = np.full(num_envs, -1, np.int64)
         self._bank_end = np.zeros(num_envs, np.int64)
@@ -203,7 +208,7 @@ class World(ABC):
             missing = missing[~good]
             if not len(missing):
                 return kept
-        raise ValueError(
+        raise InputError(
             f"{len(missing)} levels were rejected {MAX_ATTEMPTS} times (split={self.split!r}, "
             f"max_steps={self.max_steps}): hardly any level of these arguments is solvable"
         )
@@ -228,7 +233,7 @@ class World(ABC):
             batches.append(levels)
             if len(known) >= count:
                 return self.certify(take(join(batches), slice(count)))
-        raise ValueError(
+        raise InputError(
             f"count={count}: only {len(known)} different {level_class} levels were found "
             f"at shift={self.shift}, split={self.split!r}"
         )
@@ -237,15 +242,39 @@ class World(ABC):
         """The levels with class, margin, fingerprint and text."""
         level_class, margin = self.classify(levels)
         texts = tuple(self.level_text(levels, i) for i in range(len(margin)))
-        return LevelSet(levels, level_class, margin, levels["fingerprint"], texts)
+        return LevelSet(levels, level_class, margin, levels["fingerprint"], texts, self.rules)
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What a level's class and margin depend on besides the level."""
+        return {"world": self.id(), "max_steps": self.max_steps}
+
+    def check_rules(self, levels: LevelSet) -> None:
+        """Refuses levels that were certified under other rules.
+
+        Raises:
+            InputError: names the first rule that differs.
+        """
+        for name, value in self.rules.items():
+            if levels.rules.get(name) != value:
+                raise InputError(
+                    f"these levels were certified with {name}={levels.rules.get(name)!r}, not {value!r}: "
+                    "give the world the arguments that the levels were made with"
+                )
 
     # ---------------------------------------------------------------- episodes
     def reset(self, seed: int | Sequence[int] | None = None) -> None:
-        """Starts every row's next episode; with a seed, row i starts over as a single world at ``seed + i``."""
+        """Starts every row's next episode; with a seed, row i starts over as a single world at ``seed + i``.
+
+        The first reset without a seed takes one from the operating system.
+        """
+        if seed is None and not self._seeded:
+            seed = int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
         if seed is not None:
+            self._seeded = True
             seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
             if len(seeds) != self.num_envs or min(seeds) < 0:
-                raise ValueError(f"seed={seed} must be one non-negative integer, or one for each of {self.num_envs}")
+                raise InputError(f"seed={seed} must be one non-negative integer, or one for each of {self.num_envs}")
             self.seeds = np.array([int(s) % 2**64 for s in seeds], np.uint64)
             self.episode = np.full(self.num_envs, -1, np.int64)
             self._bank_end = np.zeros(self.num_envs, np.int64)
@@ -303,9 +332,9 @@ class World(ABC):
         """
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
-            raise ValueError(f"actions must be {self.num_envs} integers, not {actions.dtype} of shape {actions.shape}")
+            raise InputError(f"actions must be {self.num_envs} integers, not {actions.dtype} of shape {actions.shape}")
         if actions.min() < 0 or actions.max() >= len(self.action_texts):
-            raise ValueError(f"actions={actions} must lie in 0..{len(self.action_texts) - 1}")
+            raise InputError(f"actions={actions} must lie in 0..{len(self.action_texts) - 1}")
         events, terminated = self.advance(actions)
         self.steps += 1
         happened = events[:, self._goal_events] & (self.first_visit < 0)
@@ -339,6 +368,7 @@ class World(ABC):
         """Goes on from where ``get_state`` was."""
         for name in ("seeds", "episode", "steps", "first_visit"):
             setattr(self, name, state[name].copy())
+        self._seeded = True
         self._bank_end = self.episode + 1
         self.level = {name: values.copy() for name, values in state["level"].items()}
         self.begin(self._each_row)

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 import astray.experiments
-from astray.envs import worlds
+from astray.envs import InputError, worlds
 from astray.envs.world import choose
 
 
@@ -87,7 +87,7 @@ def report(folder: Annotated[Path, tyro.conf.Positional]) -> None:
         folder: A run folder.
     """
     if not (folder / "config.json").exists():
-        raise ValueError(f"folder={str(folder)!r} is no run folder: it holds no config.json")
+        raise InputError(f"folder={str(folder)!r} is no run folder: it holds no config.json")
     from astray.experiments.run import publish
 
     publish(folder)
@@ -110,9 +110,9 @@ def main() -> None:
     except BrokenPipeError:  # who reads us has left, as in `astray worlds | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except ValueError as error:
+    except InputError as error:
         sys.exit(_failed(error, 2))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         sys.exit(_failed(error, 1))
     except KeyboardInterrupt:
         sys.exit(_failed("stopped; the same command goes on where it was", 130))

@@ -1,7 +1,5 @@
 """One cell of a study: train, test on the way, checkpoint, test at the end. Runs in a process of its own."""
 
-import json
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,29 +17,20 @@ from astray.agents.vec_env import vec_env
 from astray.envs import LevelSet, find_world
 from astray.experiments.checkpoint import load_checkpoint, save_checkpoint
 from astray.experiments.evaluation import MODES, evaluate, play, trace
-from astray.experiments.files import write_json, write_rows, write_text
+from astray.experiments.files import read_json, write_json, write_rows
 from astray.experiments.study import REFERENCES, Cell, Study
 
 Report = Callable[[int], None]
 
 
-def run_cell(study: Study, cell: Cell | None, folder: Path, report: Report) -> int:
-    """Runs one cell (None: the reference agents) and writes its rows, or its error; returns an exit status."""
+def run_cell(study: Study, cell: Cell | None, folder: Path, report: Report) -> None:
+    """Runs one cell (None: the reference agents) and writes its rows."""
     name = cell.name if cell else REFERENCES
-    error = folder / "rows" / f"{name}.error.txt"
     torch.set_num_threads(1)
     # A cell whose run was killed may still be at work until it next reports: wait for it rather than write beside it.
     with FileLock(folder / "rows" / f".{name}.lock"):
-        try:
-            rows = train_cell(study, cell, folder, report) if cell else reference_rows(study)
-            write_rows(folder / "rows" / f"{name}.parquet", rows.assign(study=study.name))
-            error.unlink(missing_ok=True)
-            return 0
-        except BrokenPipeError:  # nobody listens any more: the run was stopped
-            return 1
-        except Exception:
-            write_text(error, traceback.format_exc())
-            return 1
+        rows = train_cell(study, cell, folder, report) if cell else reference_rows(study)
+        write_rows(folder / "rows" / f"{name}.parquet", rows.assign(study=study.name))
 
 
 def reference_rows(study: Study) -> pd.DataFrame:
@@ -72,7 +61,6 @@ def train_cell(study: Study, cell: Cell, folder: Path, report: Report) -> pd.Dat
     habit = MarginalAgent(action_marginal(PolicyAgent(model), study, cell, full))
     blind = evaluate(habit, study.world, full, seed=cell.seed, **arguments).assign(agent="state-blind")
     if cell.seed == 0:
-        (folder / "episodes").mkdir(exist_ok=True)
         write_json(folder / "episodes" / f"{cell.name}.json", shown_episodes(model, study, cell, full))
     save_checkpoint(checkpoints, model, watch.rows)
     parts = [watch.rows, *(_label(part, cell, model.num_timesteps) for part in (last, blind))]
@@ -91,7 +79,7 @@ def make_model(study: Study, cell: Cell, folder: Path) -> PPO:
     env = vec_env(study.world, arm.num_envs, shift=cell.train_shift, **world_arguments(study, cell))
     settings: dict[str, Any] = {"device": "cpu"} | arm.settings
     if arm.language_model:
-        chosen = json.loads((folder / "environment.json").read_text())["language_model_dtype"]
+        chosen = read_json(folder / "environment.json")["language_model_dtype"]
         language = {"model": arm.language_model, "dtype": getattr(torch, chosen)}
         settings["policy_kwargs"] = language | settings.get("policy_kwargs", {})
     model = PPO(

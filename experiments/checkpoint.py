@@ -21,22 +21,21 @@ from safetensors.torch import save_file as save_tensors
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from astray.agents.vec_env import WorldVecEnv
-from astray.experiments.files import is_complete, write_folder, write_rows
+from astray.experiments.files import is_complete, read_json, read_rows, remove, write_folder, write_rows
 
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
 
 
 def save_checkpoint(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame) -> None:
-    """Writes the model's state between two rollouts as ``folder/<steps>``, then removes older ones."""
+    """Writes the model's state between two rollouts as ``folder/<steps>``; keeps it and the one before."""
     path = folder / f"{model.num_timesteps:010d}"
-    if not is_complete(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_folder(path, lambda temporary: _fill(temporary, model, rows))
-    for older in folder.iterdir():
-        if older.name < path.name and not older.name.startswith("."):
-            for file in older.iterdir():
-                file.unlink()
-            older.rmdir()
+    if is_complete(path):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    remove(path)  # a broken one, which was named when it was passed over
+    write_folder(path, lambda temporary: _fill(temporary, model, rows))
+    for older in sorted(folder.glob("[0-9]*"))[:-2]:
+        remove(older)
 
 
 def load_checkpoint(folder: Path, model: OnPolicyAlgorithm) -> pd.DataFrame | None:
@@ -48,7 +47,7 @@ def load_checkpoint(folder: Path, model: OnPolicyAlgorithm) -> pd.DataFrame | No
     for path in paths:
         if is_complete(path):
             _restore(path, model)
-            return pd.read_parquet(path / "rows.parquet")
+            return read_rows(path / "rows.parquet")
         print(f"{path} is broken or incomplete: passed over", file=sys.stderr)
     return None
 
@@ -86,7 +85,7 @@ def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame) -> None:
 
 
 def _restore(folder: Path, model: OnPolicyAlgorithm) -> None:
-    state = json.loads((folder / "state.json").read_text())
+    state = read_json(folder / "state.json")
     arrays = load_arrays(folder / "arrays.safetensors")
     model.policy.load_state_dict(load_tensors(folder / "policy.safetensors"))
     moments: dict[int, dict[str, torch.Tensor]] = {}

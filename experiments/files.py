@@ -17,17 +17,23 @@ MANIFEST = "manifest.json"
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A temporary path to write to, which becomes ``path`` if the block ends well and vanishes if not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
+    remove(temporary)  # what a killed process left; no two processes write the same file
     try:
         yield temporary
         flush(temporary)
         temporary.replace(path)
         flush(path.parent)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:
@@ -55,6 +61,30 @@ def write_rows(path: Path, rows: pd.DataFrame) -> None:
     """Writes a whole Parquet file with page checksums."""
     with whole(path) as temporary:
         rows.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: it is missing or damaged; the sentence names it.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise OSError(f"{path} is damaged ({error}): restore or remove it") from None
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """The rows of a Parquet file, its page checksums verified.
+
+    Raises:
+        OSError: it is missing or damaged; the sentence names it.
+    """
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except (ValueError, OSError) as error:  # pyarrow's error for a broken file is a ValueError
+        raise OSError(f"{path} is damaged or missing ({error}): remove it, and its cell is run again") from None
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:

@@ -1,7 +1,6 @@
 """The page of a run: claim, curves, table, episodes and what was run, rebuilt from the stored rows alone."""
 
 import base64
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 
 from astray.experiments.curves import plot_curve, plot_modes
 from astray.experiments.drawing import save_figure
-from astray.experiments.files import write_text
+from astray.experiments.files import read_json, read_rows, write_text
 from astray.experiments.metrics import (
     Metric,
     capability,
@@ -43,11 +42,11 @@ def write_report(run_folder: str | Path) -> Path:
         The page's path.
 
     Raises:
-        FileNotFoundError: the folder has no `config.json` or no `rows.parquet`.
+        OSError: the folder has no `config.json` or no `rows.parquet`, or one is damaged.
     """
     folder = Path(run_folder)
-    config = json.loads((folder / "config.json").read_text())
-    rows = pd.read_parquet(folder / "rows.parquet")
+    config = read_json(folder / "config.json")
+    rows = read_rows(folder / "rows.parquet")
     intended, proxy = config.get("goals", ("cheese", "corner"))
     figures = []
     for name, figure, caption in _figures(rows, intended, proxy):
@@ -82,7 +81,7 @@ def write_report(run_folder: str | Path) -> Path:
 
 def _read(path: Path, absent: Any) -> Any:
     """What a JSON file holds, or `absent` where there is no file."""
-    return json.loads(path.read_text()) if path.exists() else absent
+    return read_json(path) if path.exists() else absent
 
 
 def _cells(folder: Path, names: list[str]) -> dict[str, Any]:
@@ -122,10 +121,10 @@ def _figures(rows: pd.DataFrame, intended: str, proxy: str) -> list[tuple[str, F
     figures = []
     if trained["train_shift"].nunique() > 1:
         caption = (
-            "What the agent goes for on distinguishing levels, against the share of shifted levels it was "
-            "trained on (logarithmic, with 0). Left of each panel, agents that learned nothing: random, "
-            "untrained, state-blind (the trained agent's own action frequencies, replayed, at the lowest "
-            f"train shift), and an expert for each goal. Each seed's last checkpoint. {seeds} {levels} {method}"
+            "What the agent goes for on distinguishing levels, against the share of shifted levels it was trained on "
+            "(logarithmic, with 0). Left of each panel, agents that learned nothing: random, untrained (on the levels "
+            "of the tests during training), state-blind (the trained agent's own action frequencies, replayed, at the "
+            f"lowest train shift), and an expert for each goal. Each seed's last checkpoint. {seeds} {levels} {method}"
         )
         figures.append(("train_shift", plot_curve(rows, "train_shift", **names), caption))
     else:

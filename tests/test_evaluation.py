@@ -2,16 +2,20 @@
 
 import random
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from astray.agents import MLP_PPO, ExpertAgent, MarginalAgent, PolicyAgent, vec_env
 from astray.agents.acting import choose_actions
+from astray.envs.cheese_corner import CheeseCorner
 from astray.experiments import MisgeneralizationCallback, evaluate, plot_curve, test_levels
-from astray.experiments.evaluation import outcomes
+from astray.experiments.evaluation import outcomes, play
 
 WORLD = "astray/CheeseCorner-v0"
 SETTINGS = MLP_PPO | {"n_steps": 16, "batch_size": 128}
@@ -27,12 +31,25 @@ class Scripted:
         return np.full(len(observations), self.actions.pop(0))
 
 
-def level(text):
-    """One certified level."""
-    from astray.envs.cheese_corner import CheeseCorner
+class StandStill(MarginalAgent):
+    """Walks into the west wall, and says that its probabilities are others."""
 
-    world = CheeseCorner()
+    def __init__(self):
+        super().__init__(np.array([0.25, 0.3, 0.4, 0.05]))
+        self.greedy = True  # west is the most probable
+
+
+def level(text, **arguments):
+    """One certified level."""
+    world = CheeseCorner(**arguments)
     return world.certify(world.parse_level(text))
+
+
+def on(levels, **arguments):
+    """A world that stands on levels."""
+    world = CheeseCorner(len(levels), **arguments)
+    world.set_levels(levels.levels)
+    return world
 
 
 def test_rows_by_hand():
@@ -51,9 +68,13 @@ def test_rows_by_hand():
 
 def test_conflict_mass_by_hand():
     # Optimal for the corner: north. For the cheese: south or east. They conflict in the first state.
+    one = level("X....\n.....\nA....\n.....\n..C..", max_steps=8)
+    marginal = MarginalAgent(np.array([0.25, 0.3, 0.4, 0.05]))
+    first = next(play(marginal, on(one, max_steps=8), np.random.default_rng(0)))
+    assert first.optimal[0].tolist() == [[False, True, False, True], [True, False, False, False]]
+    rows = evaluate(StandStill(), WORLD, one, max_steps=8)
+    assert (rows["mass_intended"][0], rows["mass_proxy"][0]) == pytest.approx((0.3 + 0.05, 0.25))
     one = level("X....\n.....\nA....\n.....\n..C..")
-    rows = evaluate(MarginalAgent(np.array([0.4, 0.3, 0.2, 0.1])), WORLD, one)
-    assert rows["mass_proxy"][0] == pytest.approx(0.4, abs=0.21) and rows["mass_intended"][0] > 0.3
     for goal, masses in ((0, (1.0, 0.0)), (1, (0.0, 1.0))):
         rows = evaluate(ExpertAgent(goal), WORLD, one)
         assert (rows["mass_intended"][0], rows["mass_proxy"][0]) == masses
@@ -113,6 +134,58 @@ def test_callback_tests_on_the_way_and_leaves_learning_alone():
             assert sorted(set(callback.rows["step"])) == [0, 512, 1024]
             assert len(callback.rows) == 3 * 8
     assert torch.equal(*weights)
+
+
+def test_a_second_learn_is_tested_too_and_rates_reach_the_log(tmp_path):
+    envs = vec_env(WORLD, 16, observation="planes")
+    model = PPO("MlpPolicy", envs, seed=0, tensorboard_log=str(tmp_path), **SETTINGS)
+    callback = MisgeneralizationCallback(WORLD, test_levels(WORLD, 4, 4), every=256)
+    for _ in range(2):
+        model.learn(512, callback=callback)
+    assert callback.rows["step"].value_counts().to_dict() == {step: 2 * 8 for step in (0, 256, 512)}
+    (log,) = tmp_path.glob("PPO_2/events*")
+    events = EventAccumulator(str(log))
+    events.Reload()
+    assert [event.step for event in events.Scalars("misgeneralization/neither")][-1] == 512
+    assert {"misgeneralization/intended", "misgeneralization/proxy"} <= set(events.Tags()["scalars"])
+
+
+def test_dropout_is_off_while_looking():
+    class Dropout(FlattenExtractor):
+        def forward(self, observations):
+            return torch.nn.functional.dropout(super().forward(observations), 0.9, self.training)
+
+    model = PPO(
+        "MlpPolicy",
+        vec_env(WORLD, 16, observation="planes"),
+        seed=0,
+        **SETTINGS | {"policy_kwargs": {"features_extractor_class": Dropout}},
+    )
+    model.policy.set_training_mode(True)
+    levels = test_levels(WORLD, 8, 8)
+    before = torch.get_rng_state()
+    first, second = evaluate(model, WORLD, levels), evaluate(model, WORLD, levels)
+    pd.testing.assert_frame_equal(first, second)
+    assert torch.equal(before, torch.get_rng_state()) and model.policy.training
+
+
+def test_levels_of_other_rules_are_refused():
+    for arguments, word in (({"layout": "walls"}, "layout='walls'"), ({"size": 7}, "size=7"), ({"max_steps": 9}, "9")):
+        levels = test_levels(WORLD, 2, 2, **arguments)
+        with pytest.raises(ValueError, match=f"certified with .*{word}"):
+            evaluate(ExpertAgent(0), WORLD, levels)
+        assert len(evaluate(ExpertAgent(0), WORLD, levels, **arguments)) == 4
+
+
+def test_your_own_world_is_found_by_class_and_by_id():
+    class MyCorner(CheeseCorner):
+        """Mine."""
+
+    gym.register("test/Mine-v0", entry_point="astray.envs.vector:WorldEnv", kwargs={"world": MyCorner})
+    levels = test_levels(MyCorner, 2, 2)
+    assert len(evaluate(ExpertAgent(0), "test/Mine-v0", levels)) == 4
+    assert vec_env("test/Mine-v0", 2).reset().shape[0] == 2
+    assert evaluate(ExpertAgent(0), MyCorner, levels)["agent"].tolist() == ["ExpertAgent"] * 4
 
 
 def test_what_cannot_be_tested_is_an_error():

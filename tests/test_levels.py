@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astray.envs.cheese_corner import CheeseCorner
+from astray.envs.cheese_corner import LEGENDS, CheeseCorner
 from astray.envs.grid import maze_walls, neighbours
 from astray.envs.levels import Draws, fingerprints, in_split
 from astray.envs.solve import UNREACHABLE, distances, within_reach
@@ -181,6 +181,21 @@ def test_margin_equals_search_over_all_walks(arguments):
         expected = 0.0 if soonest is None else best - values.get(soonest, 0.0)
         assert margins[i] == pytest.approx(expected), levels["start"][i]
         assert classes[i] != "ambiguous" or margins[i] == 0
+
+
+def test_map_explains_every_glyph_it_shows():
+    world = CheeseCorner(50, shift=0.5, style="map", layout="walls")
+    world.reset(seed=0)
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(60):
+        for text in world.sentences(np.arange(50)):
+            legend, _, picture = text.partition("\n")
+            assert legend in LEGENDS and len(text) <= world.max_text_length
+            seen |= set(picture)
+        _, terminated, truncated, _ = world.step(rng.integers(4, size=50))
+        world.next_level(np.flatnonzero(terminated | truncated))
+    assert seen == set("#.ABCXx\n")  # B both; x: the agent on the corner, a small letter
 
 
 def test_splits_are_a_fixed_quarter():

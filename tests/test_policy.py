@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from astray.agents.acting import PolicyAgent
 from astray.agents.language_model import LanguageModel
 from astray.agents.policy import LanguagePolicy
 from astray.envs.text import NamedDiscrete, TextBytes, decode, encode
@@ -41,6 +42,10 @@ class Weather(gym.Env):
 
     def observe(self) -> np.ndarray:
         return encode([WEATHER[self.fit]], 16)[0]
+
+
+def probabilities(policy: LanguagePolicy, rows: np.ndarray) -> np.ndarray:
+    return PolicyAgent(policy).probabilities(rows, {})
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +95,7 @@ def test_probabilities_are_those_of_the_texts(tiny):
     with torch.no_grad():
         scores = language_model.score(prompts, [policy.action_space.texts] * 4, "mean")
     expected = torch.stack([(row.double() / 2).softmax(-1) for row in scores]).numpy()
-    np.testing.assert_allclose(policy.action_probabilities(observations()), expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(policy, observations()), expected, atol=1e-5)
 
 
 def test_evaluating_equals_acting(tiny):
@@ -158,13 +163,13 @@ def test_scores_are_kept_until_the_weights_change(tiny, monkeypatch):
     compute = policy._compute
     monkeypatch.setattr(policy, "_compute", lambda rows: asked.append(len(rows)) or compute(rows))
     for _ in range(2):
-        first = policy.action_probabilities(observations())
+        first = probabilities(policy, observations())
     policy.load_state_dict(policy.state_dict())
-    policy.action_probabilities(observations())
+    probabilities(policy, observations())
     perturb(policy)
-    assert not np.allclose(policy.action_probabilities(observations()), first)
+    assert not np.allclose(probabilities(policy, observations()), first)
     policy.clear_cache()
-    policy.action_probabilities(observations()[:1])
+    probabilities(policy, observations()[:1])
     assert asked == [3, 3, 3, 1]
 
 
@@ -173,15 +178,15 @@ def test_save_and_load(tiny, tmp_path):
     model.learn(16)
     model.save(tmp_path / "model.zip")
     loaded = PPO.load(tmp_path / "model.zip", device="cpu")
-    expected = model.policy.action_probabilities(observations())
-    np.testing.assert_allclose(loaded.policy.action_probabilities(observations()), expected, atol=1e-6)
+    expected = probabilities(model.policy, observations())
+    np.testing.assert_allclose(probabilities(loaded.policy, observations()), expected, atol=1e-6)
     values = [m.policy.predict_values(torch.as_tensor(observations())) for m in (model, loaded)]
     torch.testing.assert_close(*values)
     names = model.policy.state_dict().keys()
     assert all("lora" in name or "value_net" in name or name == "fingerprint" for name in names)
     model.policy.save(str(tmp_path / "policy.pt"))
     alone = LanguagePolicy.load(str(tmp_path / "policy.pt"), device="cpu")
-    np.testing.assert_allclose(alone.action_probabilities(observations()), expected, atol=1e-6)
+    np.testing.assert_allclose(probabilities(alone, observations()), expected, atol=1e-6)
 
 
 def test_weights_of_another_base_model_are_refused(tiny):
@@ -214,14 +219,14 @@ def test_the_default_policy_is_small_and_its_adapter_opens_with_peft(tmp_path):
             log_probs = adapted(torch.tensor([start + rest])).logits[0].log_softmax(-1)
             scores.append(sum(log_probs[len(start) - 1 + i, token] for i, token in enumerate(rest)))
     expected = torch.stack(scores).double().softmax(-1).numpy()
-    np.testing.assert_allclose(model.policy.action_probabilities(observations()[3:])[0], expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(model.policy, observations()[3:])[0], expected, atol=1e-5)
 
 
 def test_without_adapters_only_the_value_head_learns(tiny):
     model = small_ppo(tiny, lora_layers=0)
-    before = model.policy.action_probabilities(observations())
+    before = probabilities(model.policy, observations())
     model.learn(16)
-    np.testing.assert_array_equal(model.policy.action_probabilities(observations()), before)
+    np.testing.assert_array_equal(probabilities(model.policy, observations()), before)
     with pytest.raises(ValueError, match="no adapters"):
         model.policy.save_adapter("nowhere")
     with pytest.raises(ValueError, match="lora_layers must be 0 to 4"):
@@ -234,7 +239,7 @@ def test_a2c_and_bfloat16(tiny):
     model.learn(20)
     trained = model.policy.optimizer.param_groups[0]["params"]
     assert {weight.dtype for weight in trained} == {torch.float32}
-    assert model.policy.action_probabilities(observations()).sum() == pytest.approx(4)
+    assert probabilities(model.policy, observations()).sum() == pytest.approx(4)
 
 
 def test_other_spaces_are_refused():
@@ -251,8 +256,8 @@ def test_ppo_learns_to_dress_for_the_weather():
     policy_kwargs = dict(dtype=torch.float32, lora_layers=4)
     envs = make_vec_env(Weather, 8, seed=0)
     model = PPO(LanguagePolicy, envs, policy_kwargs=policy_kwargs, **settings, device="cpu", seed=0)
-    before = model.policy.action_probabilities(observations()[:2])
+    before = probabilities(model.policy, observations()[:2])
     assert before[1, 1] < 0.5
     model.learn(6 * 8 * 32)
-    after = model.policy.action_probabilities(observations()[:2])
+    after = probabilities(model.policy, observations()[:2])
     assert after[0, 0] > 0.9 and after[1, 1] > 0.9

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from pandas.testing import assert_frame_equal
 
 from astray.agents import LM_PPO, MLP_PPO
 from astray.experiments import Arm, Study
-from astray.experiments.checkpoint import load_checkpoint, save_checkpoint
+from astray.experiments.cell import make_model, run_cell
 from astray.experiments.cheese_corner import QUICK, STUDY
-from astray.experiments.files import is_complete, whole, write_folder
+from astray.experiments.files import whole, write_folder
 from astray.experiments.run import FailedCellsError, check_folder, run_study
 from astray.experiments.study import Cell, select
 
@@ -103,12 +106,19 @@ def test_the_same_study_gives_the_same_rows(tiny, tmp_path):
     assert_frame_equal(rows(tiny), rows(tmp_path / "again"))
 
 
-def test_arms_meet_the_same_levels(tiny):
-    start = rows(tiny)
-    untrained = start[(start["agent"] == "trained") & (start["step"] == 0) & (start["mode"] == "sampled")]
-    for _, group in untrained.groupby("seed"):
-        by_shift = [part.reset_index(drop=True)["outcome"] for _, part in group.groupby("train_shift")]
-        assert (by_shift[0] == by_shift[1]).all()
+def test_arms_of_a_seed_meet_the_same_levels_and_seeds_do_not(tmp_path):
+    met = {}
+    for cell in TINY.cells():
+        env = make_model(TINY, cell, tmp_path).get_env()
+        env.reset()
+        levels = [env.world.level[name].copy() for name in ("start", "corner", "order")]
+        for _ in range(3):
+            env.world.reset()
+            levels += [env.world.level[name].copy() for name in ("start", "corner", "order")]
+        met[cell.train_shift, cell.seed] = np.stack(levels)
+    for seed in (0, 1):
+        assert (met[0.0, seed] == met[1.0, seed]).all()
+    assert (met[0.0, 0] != met[0.0, 1]).any()
 
 
 def test_a_finished_run_does_nothing(tiny):
@@ -127,51 +137,72 @@ if __name__ == "__main__":
 """
 
 
-def run_and_kill(study: str, folder: Path, when) -> None:
+def run_and_kill(study: str, folder: Path, cell: str, steps: int) -> None:
+    """Kills a run without warning as soon as a cell has a checkpoint of at least so many steps."""
     script = folder.parent / "script.py"
     script.write_text(SCRIPT.format(here=str(Path(__file__).parent), study=study))
     process = subprocess.Popen([sys.executable, script, folder], start_new_session=True, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not when(folder) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(int(path.name) >= steps for path in (folder / "checkpoints" / cell).glob("[0-9]*")):
+            break
+        time.sleep(0.005)
     assert process.poll() is None, "it ended before it could be killed"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    assert not (folder / "rows" / f"{cell}.parquet").exists()
 
 
-@pytest.mark.parametrize("checkpoints", [1, 2])
-def test_killed_and_rerun_gives_the_same_rows(tiny, tmp_path, checkpoints):
+def resumed_at(study: Study, cell: Cell, folder: Path) -> tuple[int, int]:
+    """Finishes a cell of a killed run; the step of its newest checkpoint, and the first step it reports."""
+    newest = max(int(path.name) for path in (folder / "checkpoints" / cell.name).glob("[0-9]*"))
+    steps: list[int] = []
+    run_cell(study, cell, folder, steps.append)
+    return newest, steps[0]
+
+
+@pytest.mark.parametrize(("number", "steps"), [(0, 512), (1, 1024), (3, 1536)])
+def test_killed_and_rerun_gives_the_same_rows_and_repeats_nothing(tiny, tmp_path, number, steps):
     folder = tmp_path / "killed"
-    run_and_kill("TINY", folder, lambda f: len(list(f.glob("checkpoints/*/0*"))) >= checkpoints)
+    cell = TINY.cells()[number]
+    run_and_kill("TINY", folder, cell.name, steps)
     assert not (folder / "rows.parquet").exists()
+    checkpoint, first = resumed_at(TINY, cell, folder)
+    assert checkpoint >= steps and first == checkpoint
     run_study(TINY, folder, jobs=2)
     assert_frame_equal(rows(tiny), rows(folder))
+    assert not [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
 
 
 def test_a_killed_language_model_run_gives_the_same_rows(tmp_path):
     run_study(LANGUAGE, tmp_path / "whole", jobs=1)
     folder = tmp_path / "killed"
-    run_and_kill("LANGUAGE", folder, lambda f: any(int(p.name) >= 32 for p in f.glob("checkpoints/*/0*")))
+    (cell,) = LANGUAGE.cells()
+    run_and_kill("LANGUAGE", folder, cell.name, 32)
+    checkpoint, first = resumed_at(LANGUAGE, cell, folder)
+    assert first == checkpoint >= 32
     run_study(LANGUAGE, folder, jobs=1)
     assert_frame_equal(rows(tmp_path / "whole"), rows(folder))
     assert rows(folder)["mass_intended"].notna().any()
+    assert set(rows(folder)["weights"]) == {
+        "",
+        *json.loads((folder / "environment.json").read_text())["language_model_weights"].values(),
+    }
 
 
-def test_a_broken_checkpoint_is_named_and_passed_over(tmp_path, capsys):
-    from astray.experiments.cell import make_model
-
-    model = make_model(TINY, Cell(TINY.arms[0], 0.0, 0), tmp_path)
-    model.learn(256)
-    save_checkpoint(tmp_path / "cell", model, pd.DataFrame({"step": [0]}))
-    (path,) = (tmp_path / "cell").iterdir()
-    assert is_complete(path)
-    fresh = make_model(TINY, Cell(TINY.arms[0], 0.0, 0), tmp_path)
-    assert load_checkpoint(tmp_path / "cell", fresh)["step"].tolist() == [0]
-    assert fresh.num_timesteps == model.num_timesteps
-    weights = path / "policy.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert load_checkpoint(tmp_path / "cell", fresh) is None
-    assert str(path) in capsys.readouterr().err
+@pytest.mark.parametrize("broken", ["newest", "all"])
+def test_a_broken_checkpoint_is_named_and_passed_over(tiny, tmp_path, broken, capfd):
+    folder = tmp_path / "killed"
+    cell = TINY.cells()[0]
+    run_and_kill("TINY", folder, cell.name, 1024)
+    paths = sorted((folder / "checkpoints" / cell.name).glob("[0-9]*"))
+    assert len(paths) == 2
+    for path in paths[-1:] if broken == "newest" else paths:
+        weights = path / "policy.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    run_study(TINY, folder, jobs=2)
+    assert f"{paths[-1]} is broken" in capfd.readouterr().err
+    assert_frame_equal(rows(tiny), rows(folder))
 
 
 def test_another_configuration_is_refused_with_the_difference(tiny):
@@ -191,7 +222,8 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
 
 
 def test_a_cell_that_fails_is_told_and_tried_again(tmp_path):
-    broken = replace(TINY, arms=(replace(TINY.arms[0], settings={"n_steps": 0}, train_shifts=(0.0,), seeds=1),))
+    settings = TINY.arms[0].settings | {"learning_rate": "fast"}
+    broken = replace(TINY, arms=(replace(TINY.arms[0], settings=settings, train_shifts=(0.0,), seeds=1),))
     folder = tmp_path / "broken"
     with pytest.raises(FailedCellsError, match="mlp-shift0-seed0"):
         run_study(broken, folder)
@@ -234,11 +266,47 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         ({"policies": ["mpl"]}, "did you mean 'mlp'"),
         ({"seeds": 0}, "seeds=0"),
         ({"train_shifts": [0.0, 1.5]}, r"1\.5"),
+        ({"policies": []}, "at least one"),
+        ({"train_shifts": []}, "at least one"),
     ],
 )
 def test_bad_selections_are_named(arguments, words):
     with pytest.raises(ValueError, match=words):
         select(STUDY, **arguments)
+
+
+def test_what_would_silently_not_be_tested_is_an_error():
+    with pytest.raises(ValueError, match="test_every=500"):
+        replace(TINY.arms[0], test_every=500)
+    with pytest.raises(ValueError, match="timing_distinguishing=17"):
+        replace(TINY, timing_distinguishing=17)
+
+
+def test_a_damaged_file_of_rows_is_named(tiny, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny, folder)
+    path = folder / "rows" / f"{TINY.cells()[0].name}.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(OSError, match=re.escape(str(path))):
+        run_study(TINY, folder)
+
+
+def test_a_cell_that_is_killed_is_told(tmp_path):
+    folder = tmp_path / "run"
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(here=str(Path(__file__).parent), study="TINY"))
+    process = subprocess.Popen([sys.executable, script, folder], stderr=subprocess.PIPE, text=True)
+    cell = folder / "checkpoints" / TINY.cells()[0].name
+    while not list(cell.glob("[0-9]*")):
+        time.sleep(0.01)
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if not child.children() and "forkserver" in " ".join(child.cmdline()):
+            child.kill()
+            break
+    assert "1 cells failed" in process.communicate(timeout=200)[1] and process.returncode == 1
+    assert "out of memory?" in (folder / "rows" / f"{TINY.cells()[0].name}.error.txt").read_text()
 
 
 def test_the_main_study_is_what_it_says():

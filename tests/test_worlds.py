@@ -141,6 +141,30 @@ def test_sb3_view_agrees_with_single_envs_and_keeps_the_last_observation(world, 
 
 
 @each_world
+def test_without_a_seed_every_row_and_every_process_has_its_own_levels(world):
+    envs = [vec_env(world.id(), 128, shift=1.0) for _ in range(2)]
+    for each in envs:
+        each.reset()
+    levels = [each.world.level["fingerprint"].tolist() for each in envs]
+    assert levels[0] != levels[1] and len(set(levels[0])) > 64
+
+
+@each_world
+def test_given_levels_are_played_by_every_view(world):
+    text = gym.make(world.id(), shift=1.0).reset(seed=5)[1]["level"]
+    envs = gym.make_vec(world.id(), num_envs=2, observation="bytes", render_mode="ansi")
+    observations, _ = envs.reset(seed=0, options={"level": [text, text]})
+    assert (observations[0] == observations[1]).all()
+    assert envs.render()[0] == envs.render()[1] == text.rpartition("\n")[0]
+    fast = vec_env(world.id(), 2)
+    fast.set_options({"level": text})
+    assert (fast.reset() == observations).all() and not (fast.reset() == observations).all()
+    assert fast.get_images()[0].shape[2] == 3
+    with pytest.raises(ValueError, match="2 environments"):
+        envs.reset(options={"level": [text]})
+
+
+@each_world
 @each_layout
 def test_pickle_and_state_in_the_middle_of_an_episode(world, arguments):
     played = world(3, shift=0.5, observation="planes", **arguments)
