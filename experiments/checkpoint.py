@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
+from safetensors.numpy import save as pack_arrays
 from safetensors.torch import load_file as load_tensors
-from safetensors.torch import save_file as save_tensors
+from safetensors.torch import save as pack_tensors
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from astray.agents.vec_env import WorldVecEnv
@@ -59,20 +59,23 @@ def _env(model: OnPolicyAlgorithm) -> WorldVecEnv:
 
 
 def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame) -> None:
-    save_tensors({k: v.contiguous() for k, v in model.policy.state_dict().items()}, folder / "policy.safetensors")
+    # Packed here and written by Python, so that a full disk is an OSError like everywhere else.
+    weights = {name: weight.contiguous() for name, weight in model.policy.state_dict().items()}
+    (folder / "policy.safetensors").write_bytes(pack_tensors(weights))
     optimizer = model.policy.optimizer.state_dict()
     moments = {
         f"{parameter}.{name}": torch.as_tensor(value).contiguous()
         for parameter, values in optimizer["state"].items()
         for name, value in values.items()
     }
-    save_tensors(moments, folder / "optimizer.safetensors")
-    save_arrays(_flatten(_env(model).get_state()), folder / "worlds.safetensors")
+    (folder / "optimizer.safetensors").write_bytes(pack_tensors(moments))
+    (folder / "worlds.safetensors").write_bytes(pack_arrays(_flatten(_env(model).get_state())))
     kind, keys, *position = np.random.get_state()
     arrays = {"torch": torch.get_rng_state().numpy(), "numpy": np.asarray(keys)}
     assert isinstance(model._last_obs, np.ndarray) and model._last_episode_starts is not None
     arrays |= {"last_obs": model._last_obs, "last_episode_starts": model._last_episode_starts}
-    save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "arrays.safetensors")
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    (folder / "arrays.safetensors").write_bytes(pack_arrays(arrays))
     state = {
         "counters": {name: getattr(model, name) for name in COUNTERS},
         "episodes": list(model.ep_info_buffer or ()),

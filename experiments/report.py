@@ -145,7 +145,7 @@ def _figures(rows: pd.DataFrame, intended: str, proxy: str) -> list[tuple[str, F
             f"{seeds} {levels} {method}"
         )
         figures.append(("margin", plot_curve(rows, "margin", **names), caption))
-    if last["mode"].nunique() > 1:
+    if len(set(last["mode"])) > 1:
         caption = (
             "Actions sampled from the policy, and its most likely ones (greedy). Large marks are means over "
             f"seeds, small ones seeds. {seeds} {levels}"

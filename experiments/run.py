@@ -200,8 +200,8 @@ def _processes(study: Study, folder: Path, jobs: int, cells: dict[str, Cell | No
                 process.start()
                 theirs.close()
                 running[name] = (process, ours)
-            for pipe in wait([pipe for _, pipe in running.values()]):
-                name, process = next((n, process) for n, (process, ours) in running.items() if ours is pipe)
+            ready = wait([pipe for _, pipe in running.values()])
+            for name, (process, pipe) in [each for each in running.items() if each[1][1] in ready]:
                 try:
                     event, value = pipe.recv()
                 except EOFError:

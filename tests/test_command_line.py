@@ -99,8 +99,8 @@ def test_a_game_is_played_and_left(capsys):
 
 
 def test_a_game_ends_at_the_cheese_or_with_the_input(capsys):
-    # seed 0 puts the corner and the cheese 4 north, 2 east
-    answers = iter(["n"] * 4 + ["e"] * 2)
+    # seed 0 puts the corner and the cheese 4 north, 3 east
+    answers = iter(["n"] * 4 + ["e"] * 3)
     play_world("cheese-corner", 0.0, 0, read=lambda _: next(answers))
     assert "* reached_cheese" in capsys.readouterr().out
 

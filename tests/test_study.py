@@ -191,17 +191,18 @@ def test_a_killed_language_model_run_gives_the_same_rows(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["newest", "all"])
-def test_a_broken_checkpoint_is_named_and_passed_over(tiny, tmp_path, broken, capfd):
+def test_a_broken_checkpoint_is_named_and_passed_over(tiny, tmp_path, broken, capsys):
     folder = tmp_path / "killed"
     cell = TINY.cells()[0]
     run_and_kill("TINY", folder, cell.name, 1024)
     paths = sorted((folder / "checkpoints" / cell.name).glob("[0-9]*"))
-    assert len(paths) == 2
+    assert len(paths) >= 2
     for path in paths[-1:] if broken == "newest" else paths:
         weights = path / "policy.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    run_cell(TINY, cell, folder, lambda steps: None)
+    assert f"{paths[-1]} is broken" in capsys.readouterr().err
     run_study(TINY, folder, jobs=2)
-    assert f"{paths[-1]} is broken" in capfd.readouterr().err
     assert_frame_equal(rows(tiny), rows(folder))
 
 
@@ -287,7 +288,7 @@ def test_a_damaged_file_of_rows_is_named(tiny, tmp_path):
     shutil.copytree(tiny, folder)
     path = folder / "rows" / f"{TINY.cells()[0].name}.parquet"
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[100:110] = bytes(10)  # in the first column's pages
     path.write_bytes(content)
     with pytest.raises(OSError, match=re.escape(str(path))):
         run_study(TINY, folder)
