@@ -230,7 +230,7 @@ def _grid(panels: int, with_strips: bool) -> tuple[Figure, list[Axes], list[Axes
     lines = -(-panels // columns)
     height = 0.9 + (2.9 if lines == 1 else 2.1 * lines)
     figure = Figure((WIDTH, height), layout="constrained")
-    ratios = [1.0, 3.6] * columns if with_strips else [1.0] * columns
+    ratios = [1.5, 3.1] * columns if with_strips else [1.0] * columns
     axes = figure.subplots(lines, len(ratios), sharey=True, squeeze=False, width_ratios=ratios)
     for each in axes.flat:
         style(each, grid="y")
