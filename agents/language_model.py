@@ -211,16 +211,17 @@ def normalize(log_probs: Tensor, candidates: Sequence[Tokens], normalization: No
 
 @lru_cache
 def faster_dtype() -> torch.dtype:
-    """bfloat16 if this machine's CPU multiplies it faster than float32, else float32: measured, in 20 ms."""
-
-    def seconds(dtype: torch.dtype) -> float:
-        a, b = torch.ones(256, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
-        times = []
-        for _ in range(4):
+    """bfloat16 if this machine's CPU multiplies it faster than float32, else float32: measured, once per process."""
+    threads = torch.get_num_threads()
+    # On one thread and in turns, best of many: threads that wait for busy cores would decide otherwise.
+    torch.set_num_threads(1)
+    best = {torch.bfloat16: float("inf"), torch.float32: float("inf")}
+    for _ in range(10):
+        for dtype in best:
+            a, b = torch.ones(256, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
             start = time.perf_counter()
             torch.mm(a, b)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    # a tie goes to the precise one
-    return torch.bfloat16 if 1.2 * seconds(torch.bfloat16) < seconds(torch.float32) else torch.float32
+            best[dtype] = min(best[dtype], time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    # A tie goes to the precise one.
+    return torch.bfloat16 if 1.2 * best[torch.bfloat16] < best[torch.float32] else torch.float32

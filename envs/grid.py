@@ -95,8 +95,8 @@ class GridWorld(World):
         max_steps: int | None = None,
         **arguments: Any,
     ):
-        if not 3 <= size <= MAX_SIZE:
-            raise InputError(f"size={size} must lie in 3..{MAX_SIZE}")
+        if not isinstance(size, int | np.integer) or not 3 <= size <= MAX_SIZE:
+            raise InputError(f"size={size} must be a whole number in 3..{MAX_SIZE}")
         self.size = size
         self.layout = choose("layout", layout, LAYOUTS)
         if layout == "maze" and size % 2 == 0:
@@ -104,8 +104,10 @@ class GridWorld(World):
         if not 0 <= density < 1:
             raise InputError(f"density={density} is the share of walls, so it must lie in [0, 1)")
         self.density = density
-        # 3 * size lets every cell of an open room be reached with steps to spare; detours around walls need more.
-        super().__init__(num_envs, max_steps=max_steps or (3 if layout == "open" else 6) * size, **arguments)
+        if max_steps is None:
+            # 3 * size lets every cell of an open room be reached with steps to spare; detours around walls need more.
+            max_steps = (3 if layout == "open" else 6) * size
+        super().__init__(num_envs, max_steps=max_steps, **arguments)
         self._moves = neighbours(size).ravel()
         self._offsets = self._offset_words()
         self.max_where_length = max(map(len, self._offsets))

@@ -1,5 +1,6 @@
 """The command line: what it prints, and one clear sentence with exit status 2 (or 1) for what is wrong."""
 
+import json
 import subprocess
 import sys
 
@@ -78,7 +79,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence_and_status_1(tmp_path):
     last = ended.stderr.strip().splitlines()[-1]
     assert ended.returncode == 1 and last.startswith("astray: mlp-shift0-seed") and "File too large" in last
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
-    assert (tmp_path / "run" / "rows" / "references.parquet").exists()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["name"] == "cheese-corner"
 
 
 def test_studies_are_found_by_file_name():

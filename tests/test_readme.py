@@ -27,7 +27,7 @@ def test_python_blocks_run_one_after_the_other():
 
 
 def test_every_file_is_in_the_layout():
-    layout = blocks("")[0]
+    (layout,) = blocks("text")
     for folder in ("envs", "agents", "experiments"):
         for path in (ROOT / folder).glob("*.py"):
             assert path.name in layout or path.name == "__init__.py", f"README's layout lacks {folder}/{path.name}"

@@ -339,7 +339,8 @@ def test_docstring_is_the_manual(world):
         ({"observation": "pixels"}, ["observation='pixels'", "'planes'"]),
         ({"split": "validation"}, ["split='validation'", "'train'"]),
         ({"style": "poem"}, ["style='poem'", "'relative'"]),
-        ({"max_steps": -1}, ["max_steps=-1"]),
+        ({"max_steps": 0}, ["max_steps=0"]),
+        ({"size": 5.5}, ["size=5.5", "whole number"]),
         ({"layout": "walls", "density": 1.0}, ["density=1.0"]),
     ],
 )
