@@ -17,7 +17,7 @@ from astray.envs.text import decode
 
 MOVES = ["go north", "go south", "go west", "go east"]
 MORE = ["eat the cheese", "look around", "wait"]
-BATCH, TURNS = 16, 5
+BATCH, TURNS = 16, 3
 
 
 @torch.no_grad()
