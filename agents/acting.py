@@ -4,6 +4,7 @@
 the world's goals) is there for experts.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -23,14 +24,14 @@ class Agent(Protocol):
         ...
 
 
-class StochasticAgent:
+class StochasticAgent(ABC):
     """An agent that samples from its action probabilities, or takes the most probable action if ``greedy``."""
 
     greedy = False
 
+    @abstractmethod
     def probabilities(self, observations: Any, infos: Infos) -> np.ndarray:
         """Action probabilities, ``float64[B, A]``."""
-        raise NotImplementedError
 
     def act(self, observations: Any, infos: Infos, rng: np.random.Generator) -> np.ndarray:
         """Actions, ``int64[B]``."""

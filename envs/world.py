@@ -214,10 +214,10 @@ class World(ABC):
         )
 
     def certified_levels(self, level_class: str, count: int, seed: int) -> LevelSet:
-        """``count`` levels of one class, all different as far as the world has that many.
+        """``count`` levels of one class, all different.
 
         Raises:
-            ValueError: this world's distribution holds too few of them.
+            InputError: this world's distribution holds too few of them.
         """
         choose("level_class", level_class, LEVEL_CLASSES)
         batches: list[Levels] = []

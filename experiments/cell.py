@@ -117,13 +117,8 @@ class Watch(BaseCallback):
         report: Report,
     ):
         super().__init__()
-        self.study, self.cell, self.levels, self.checkpoints, self.report = (
-            study,
-            cell,
-            levels,
-            checkpoints,
-            report,
-        )
+        self.study, self.cell, self.levels = study, cell, levels
+        self.checkpoints, self.report = checkpoints, report
         self.rows = pd.DataFrame() if rows is None else rows
         self._tested = -1 if rows is None else int(rows["step"].to_numpy().max())
 
