@@ -1,11 +1,14 @@
 """Everything that acts: ``act(observations, infos, rng) -> actions``, in batches.
 
-``infos`` is a dict of arrays with one row per observation; ``optimal_actions`` (``bool[B, G, A]``, in the order of
-the world's goals) is there for experts.
+``infos`` is a dict of arrays with one row per observation: ``rows`` (``int[B]``, which episodes they are, since those
+that are over are left out), ``goals`` (first visits, ``int64[B, G]``), and for experts ``optimal_actions``
+(``bool[B, G, A]``, in the order of the world's goals) and ``other_values`` (``float64[B, K, A]``, see
+``World.other_values``).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,14 +61,25 @@ class PolicyAgent(StochasticAgent):
 
     def probabilities(self, observations: np.ndarray, infos: Infos) -> np.ndarray:
         """The policy's action probabilities, ``float64[B, A]``."""
+        with self._looking():
+            distribution = self.policy.get_distribution(self.policy.obs_to_tensor(observations)[0]).distribution
+        assert isinstance(distribution, torch.distributions.Categorical)
+        return distribution.probs.double().cpu().numpy()
+
+    def values(self, observations: np.ndarray) -> np.ndarray:
+        """What the policy expects to earn from here on, by its own value estimate, ``float64[B]``."""
+        with self._looking():
+            values = self.policy.predict_values(self.policy.obs_to_tensor(observations)[0])
+        return values[:, 0].double().cpu().numpy()
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """No gradient, and no dropout."""
         training = self.policy.training
         self.policy.set_training_mode(False)
         with torch.no_grad():
-            tensor, _ = self.policy.obs_to_tensor(observations)
-            distribution = self.policy.get_distribution(tensor).distribution
+            yield
         self.policy.set_training_mode(training)
-        assert isinstance(distribution, torch.distributions.Categorical)
-        return distribution.probs.double().cpu().numpy()
 
 
 class MarginalAgent(StochasticAgent):
@@ -84,13 +98,40 @@ class MarginalAgent(StochasticAgent):
 
 
 class ExpertAgent(StochasticAgent):
-    """Acts optimally for one goal, then for the intended one; equally good actions are equally likely."""
+    """Acts optimally for one goal, then for the intended one; equally good actions are equally likely.
 
-    def __init__(self, goal: int):
-        self.goal = goal
+    Args:
+        goal: its place among the world's goals.
+        noise: the share of actions that are drawn at random instead.
+    """
+
+    def __init__(self, goal: int, noise: float = 0.0):
+        self.goal, self.noise = goal, noise
 
     def probabilities(self, observations: Any, infos: Infos) -> np.ndarray:
         """Equal shares of the optimal actions, ``float64[B, A]``."""
-        optimal = infos["optimal_actions"][:, self.goal].astype(np.float64)
-        optimal[optimal.sum(axis=1) == 0] = 1.0
-        return optimal / optimal.sum(axis=1, keepdims=True)
+        return _equal_shares(infos["optimal_actions"][:, self.goal], self.noise)
+
+
+class WandererAgent(StochasticAgent):
+    """Goes after something that the world does not declare: in each episode optimally to another place, then stays.
+
+    Args:
+        draws: which of a level's other goals each episode is about, ``float[B]`` in [0, 1).
+    """
+
+    def __init__(self, draws: np.ndarray):
+        self.draws = draws
+
+    def probabilities(self, observations: Any, infos: Infos) -> np.ndarray:
+        """Equal shares of the optimal actions, ``float64[B, A]``."""
+        values = infos["other_values"]
+        count = (~np.isnan(values[:, :, 0])).sum(axis=1)  # a level's goals come first, then NaN
+        values = values[np.arange(len(values)), (self.draws[infos["rows"]] * count).astype(int)]
+        return _equal_shares(values == values.max(axis=1, keepdims=True))
+
+
+def _equal_shares(actions: np.ndarray, noise: float = 0.0) -> np.ndarray:
+    """Probabilities from sets of actions (``bool[B, A]``; all of them where there is none)."""
+    shares = np.where(actions.any(axis=1, keepdims=True), actions, True).astype(np.float64)
+    return (1 - noise) * shares / shares.sum(axis=1, keepdims=True) + noise / shares.shape[1]

@@ -6,7 +6,7 @@ import numpy as np
 
 from astray.envs.grid import CORNERS, DIRECTIONS, GridWorld, corner_cells
 from astray.envs.levels import Draws, Levels, fingerprints, take
-from astray.envs.solve import UNREACHABLE, distances, within_reach
+from astray.envs.solve import UNREACHABLE, within_reach
 from astray.envs.world import InputError, choose
 
 NAMES = ("compass", "neutral")
@@ -96,6 +96,7 @@ class CheeseCorner(GridWorld):
     shift_kind = "level"
     decorrelated: ClassVar = {"shift": 1.0}
     things: ClassVar = {"C": "cheese", "X": "corner"}
+    endings = ("cheese",)
 
     def __init__(
         self,
@@ -184,46 +185,25 @@ class CheeseCorner(GridWorld):
     # ---------------------------------------------------------------- what the goals are worth
     def classify(self, levels: Levels) -> tuple[np.ndarray, np.ndarray]:
         """Class and margin, from exact shortest paths."""
-        walls, start, cheese, corner = (levels[name] for name in ("walls", "start", "cheese", "corner"))
+        start, cheese, corner = (levels[name] for name in ("start", "cheese", "corner"))
         each = np.arange(len(start))
-        from_cheese, from_corner = distances(walls, cheese), distances(walls, corner)
-        to_cheese, to_corner = from_cheese[each, start], from_corner[each, start]
-        between = from_cheese[each, corner]
+        # Ways to the corner do not eat the cheese, since that ends the episode; shortest ones may pass it.
+        from_cheese, around_cheese = self.steps_to(levels, np.stack([cheese, corner], axis=1)).transpose(1, 0, 2)
+        to_cheese, between = from_cheese[each, start], from_cheese[each, corner]
+        to_corner = np.minimum(around_cheese[each, start], to_cheese + between)
         passed = (to_cheese + between == to_corner) | (to_corner + between == to_cheese)
         same = cheese == corner
         level_class = np.where(same, "ambiguous", np.where(passed, "neither", "distinguishing"))
 
-        # Serving the corner first must not eat the cheese on the way, since that ends the episode.
-        detour = self._around_cheese(levels)[each, start] + between
+        detour = around_cheese[each, start] + between
         unserved = detour >= UNREACHABLE  # no way to the corner but through the cheese: serving it first costs nothing
-        lost = self._worth(to_cheese) - self._worth(detour)
+        lost = self._cheese_value(to_cheese) - self._cheese_value(detour)
         return level_class, np.where(same | unserved, 0.0, lost)
 
-    def _around_cheese(self, levels: Levels) -> np.ndarray:
-        """Steps from every cell to the corner that do not enter the cheese's cell (unless it is the corner)."""
-        walls = levels["walls"].copy()
-        apart = levels["cheese"] != levels["corner"]
-        walls.reshape(len(walls), -1)[apart, levels["cheese"][apart]] = True
-        return distances(walls, levels["corner"])
-
-    def _worth(self, steps: np.ndarray) -> np.ndarray:
+    def _cheese_value(self, steps: np.ndarray) -> np.ndarray:
         """The discounted value of a cheese that is so many steps away, ``float64[n]``."""
         steps = steps.astype(np.float64)
         return np.where(steps <= self.max_steps, self.discount ** (steps - 1), 0.0)
-
-    def optimal_actions(self) -> np.ndarray:
-        """Moves along shortest ways to the cheese, and to the corner (to the cheese once it was entered)."""
-        agent = self.state["agent"]
-        moved = [self.destination(agent, np.full(self.num_envs, a)) for a in range(len(self.action_texts))]
-
-        def nearer(steps: np.ndarray) -> np.ndarray:
-            return np.stack([steps[self._each_row, m] == steps[self._each_row, agent] - 1 for m in moved], axis=1)
-
-        to_cheese = nearer(distances(self.level["walls"], self.level["cheese"]))
-        to_corner = nearer(self._around_cheese(self.level))
-        entered = self.first_visit[:, 1] >= 0
-        unserved = ~to_corner.any(axis=1)
-        return np.stack([to_cheese, np.where((entered | unserved)[:, None], to_cheese, to_corner)], axis=1)
 
     # ---------------------------------------------------------------- levels as ASCII
     def glyphs(self, level: Levels) -> dict[int, str]:

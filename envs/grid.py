@@ -5,14 +5,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from astray.envs.levels import Draws, Levels
-from astray.envs.solve import within_reach
+from astray.envs.levels import Draws, Levels, take
+from astray.envs.solve import UNREACHABLE, distances, within_reach
 from astray.envs.world import InputError, World, choose
 
 LAYOUTS = ("open", "walls", "maze")
 CORNERS = ("north-west", "north-east", "south-west", "south-east")
 DIRECTIONS = ("north", "south", "west", "east")
+MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))
+"""Rows and columns that a step in each direction leads on."""
 MAX_SIZE = 63
+MAX_OTHERS = 128
 CELL_PIXELS = 24
 FLOOR = (236, 236, 236)
 COLOURS = ((60, 60, 60), (213, 94, 0), (240, 228, 66), (0, 114, 178), (0, 158, 115))
@@ -31,8 +34,7 @@ BLOCKED = [_blocked_sentence(number) for number in range(16)]
 def neighbours(size: int) -> np.ndarray:
     """The cell that each move leads to in an empty room, ``int64[size * size, 4]``; moves into the border stay."""
     row, column = np.divmod(np.arange(size * size), size)
-    steps = [(-1, 0), (1, 0), (0, -1), (0, 1)]
-    return np.stack([np.clip(row + r, 0, size - 1) * size + np.clip(column + c, 0, size - 1) for r, c in steps], axis=1)
+    return np.stack([np.clip(row + r, 0, size - 1) * size + np.clip(column + c, 0, size - 1) for r, c in MOVES], axis=1)
 
 
 def corner_cells(size: int) -> np.ndarray:
@@ -76,14 +78,17 @@ class GridWorld(World):
     """A world in a square room of ``size`` x ``size`` cells, where an agent makes one step at a time.
 
     Levels hold ``walls`` (``bool[n, size, size]``) and ``start`` (the agent's first cell); the state holds ``agent``.
-    Cells are numbered row by row from the north-west.
+    Cells are numbered row by row from the north-west. A goal is reached by entering the cell of its name in the level;
+    a world with other goals gives its own ``action_values``.
 
     Attributes:
         things: glyph to level array: what lies in the room, one plane each after walls and agent.
+        endings: level arrays of the things that end the episode when they are entered.
     """
 
     action_texts: ClassVar[tuple[str, ...]] = tuple(f"go {direction}" for direction in DIRECTIONS)
     things: ClassVar[dict[str, str]]
+    endings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -109,6 +114,9 @@ class GridWorld(World):
             max_steps = (3 if layout == "open" else 6) * size
         super().__init__(num_envs, max_steps=max_steps, **arguments)
         self._moves = neighbours(size).ravel()
+        # What a goal so many steps away is worth; no way is longer than the room has cells.
+        self._worth = np.append(self.discount ** np.arange(size * size), 0.0)
+        self._ways: dict[str, np.ndarray] = {}
         self._offsets = self._offset_words()
         self.max_where_length = max(map(len, self._offsets))
         self._planes = np.zeros((num_envs, 2 + len(self.things), size * size), np.uint8)
@@ -160,6 +168,7 @@ class GridWorld(World):
     # ---------------------------------------------------------------- moving
     def begin(self, rows: np.ndarray) -> None:
         """Puts the agents of some rows at their start."""
+        self._ways = {}
         if not self.state:
             self.state = {"agent": self.level["start"].copy()}
         self.state["agent"][rows] = self.level["start"][rows]
@@ -181,6 +190,76 @@ class GridWorld(World):
             return target
         blocked = self.level["walls"].reshape(self.num_envs, -1)[self._each_row, target]
         return np.where(blocked, cells, target)
+
+    # ---------------------------------------------------------------- what goals are worth
+    def steps_to(self, levels: Levels, targets: np.ndarray) -> np.ndarray:
+        """Steps from every cell to targets, ``int16[n, k, size * size]``; ``UNREACHABLE`` where there is no way.
+
+        A way enters nothing that ends the episode, unless that is where it leads.
+
+        Args:
+            levels: n levels.
+            targets: ``int[n, k]``, cells.
+        """
+        n, k = targets.shape
+        walls = np.repeat(levels["walls"].reshape(n, 1, -1), k, axis=1)
+        for name in self.endings:
+            level, goal = np.nonzero(levels[name][:, None] != targets)
+            walls[level, goal, levels[name][level]] = True
+        steps = distances(walls.reshape(-1, self.size, self.size), targets.ravel())
+        return steps.reshape(n, k, -1)
+
+    def other_goals(self, levels: Levels) -> np.ndarray:
+        """Cells that an agent could want to be at though nothing is there, ``int64[n, k]``; -1 beyond the last one.
+
+        All free cells in reach that hold none of the world's things; in a room with more than ``MAX_OTHERS`` of them
+        so many, evenly spread, to bound time and memory.
+        """
+        n = len(levels["start"])
+        # Walking back takes as many steps as walking there.
+        eligible = self.steps_to(levels, levels["start"][:, None])[:, 0] < UNREACHABLE
+        for name in self.things.values():
+            eligible[np.arange(n), levels[name]] = False
+        count = eligible.sum(axis=1, keepdims=True)
+        place = np.arange(min(MAX_OTHERS, count.max(initial=0)))
+        chosen = np.where(count > MAX_OTHERS, place * count // MAX_OTHERS, place)
+        cells = np.argsort(~eligible, axis=1, kind="stable")
+        return np.where(chosen < count, np.take_along_axis(cells, chosen, axis=1), -1)
+
+    def _values(self, ways: np.ndarray) -> np.ndarray:
+        """What each move is worth, ``float64[B, k, A]``, given the steps from every cell (``int16[B, k, cells]``)."""
+        agent = self.state["agent"]
+        moved = np.stack([self.destination(agent, np.full(self.num_envs, a)) for a in range(len(DIRECTIONS))], axis=1)
+        return self._worth[np.minimum(np.take_along_axis(ways, moved[:, None], axis=2), self.size**2)]
+
+    def action_values(self) -> np.ndarray:
+        """Discounted steps along shortest ways, ``float64[B, G, A]``."""
+        if "goals" not in self._ways:  # once per level
+            targets = np.stack([self.level[name] for name in self.goals], axis=1)
+            self._ways["goals"] = self.steps_to(self.level, targets)
+        return np.where(self.first_visit[:, :, None] < 0, self._values(self._ways["goals"]), 0.0)
+
+    def other_values(self) -> np.ndarray:
+        """What each move is worth for being at other cells (``other_goals``), ``float64[B, K, A]``.
+
+        ``discount ** steps`` from where the move leads, so that after the cell was reached it counts to stay near.
+        """
+        if "others" not in self._ways:
+            targets = self.other_goals(self.level)
+            ways = self.steps_to(self.level, np.maximum(targets, 0))
+            self._ways |= {"others": ways, "none": targets < 0}
+        return np.where(self._ways["none"][:, :, None], np.nan, self._values(self._ways["others"]))
+
+    def every_start(self, levels: Levels, index: int) -> tuple[np.ndarray, Levels]:
+        """One level from every free cell that holds no thing.
+
+        Returns:
+            The cells, ``int64[n]``, and the level with each as its start (and its fingerprint as it was).
+        """
+        free = ~levels["walls"][index].ravel()
+        free[[levels[name][index] for name in self.things.values()]] = False
+        starts = np.flatnonzero(free)
+        return starts, take(levels, np.full(len(starts), index)) | {"start": starts}
 
     # ---------------------------------------------------------------- showing
     @property

@@ -48,7 +48,9 @@ class World(ABC):
         event_names: the things that can happen in a step.
         goals: goal name to the event that reaches it, the intended goal first, then the proxy goals.
         event_rewards: what the world pays per event (the correct reward).
-        discount: per step, used by values and margins.
+        discount: per step, below 1, used by values and margins.
+        expert_exact: whether ``action_values`` are exact. Where they are not, the experts are a heuristic, and nothing
+            is called optimal or regret.
         shift_kind: what the shift changes: "level", "horizon", "continual" or "none".
         decorrelated: the arguments under which intended and proxy goal are independent (the control arm).
         instruction: the task in words, told to a language model once before every observation.
@@ -60,6 +62,7 @@ class World(ABC):
     goals: ClassVar[dict[str, str]]
     event_rewards: ClassVar[dict[str, float]]
     discount: ClassVar[float]
+    expert_exact: ClassVar[bool] = True
     shift_kind: ClassVar[str]
     decorrelated: ClassVar[dict[str, Any]]
     instruction: str
@@ -143,11 +146,31 @@ class World(ABC):
         """Class (``str[n]``, see ``LEVEL_CLASSES``) and margin (``float64[n]``) of levels."""
 
     @abstractmethod
-    def optimal_actions(self) -> np.ndarray:
-        """For the current state, the optimal actions for each goal: ``bool[B, G, A]``.
+    def action_values(self) -> np.ndarray:
+        """What each action is worth for each goal in the current state, ``float64[B, G, A]``.
 
-        Goal g is reached first, then the intended one.
+        The discounted value of taking the action, then acting optimally until goal g is reached for the first time:
+        ``discount ** (steps - 1)`` if that takes so many steps, this one included. It is 0 where the goal was reached
+        before, or can no longer be reached. The time limit is ignored.
         """
+
+    def other_values(self) -> np.ndarray:
+        """The same for goals that the world does not declare, ``float64[B, K, A]``: what else an agent may want.
+
+        A place k stands for the same goal until the episode ends, and is NaN where a level has no such goal. A world
+        has none unless it says so.
+        """
+        return np.zeros((self.num_envs, 0, len(self.action_texts)))
+
+    def optimal_actions(self) -> np.ndarray:
+        """The optimal actions for each goal in the current state: ``bool[B, G, A]``.
+
+        Those of the intended goal where goal g was reached before, or cannot be reached.
+        """
+        values = self.action_values()
+        best = values.max(axis=2, keepdims=True)
+        optimal = (values >= best * (1 - 1e-9)) & (best > 0)  # equal but for rounding
+        return np.where(best > 0, optimal, optimal[:, :1])
 
     @abstractmethod
     def level_text(self, levels: Levels, index: int) -> str:

@@ -12,6 +12,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from astray.agents.acting import ExpertAgent
 from astray.agents.vec_env import vec_env
 from astray.envs import find_world, worlds
+from astray.envs.grid import MAX_OTHERS, GridWorld, neighbours
 from astray.envs.levels import LEVEL_CLASSES, take
 from astray.experiments.evaluation import evaluate, test_levels
 
@@ -20,6 +21,9 @@ OBSERVATIONS = ("text", "bytes", "planes", "egocentric")
 LAYOUTS = ({}, {"layout": "walls", "size": 6}, {"layout": "maze", "size": 7})
 
 each_world = pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.__name__)
+each_room = pytest.mark.parametrize(
+    "world", [world for world in WORLDS if issubclass(world, GridWorld)], ids=lambda world: world.__name__
+)
 each_observation = pytest.mark.parametrize("observation", OBSERVATIONS)
 each_layout = pytest.mark.parametrize("arguments", LAYOUTS, ids=("open", "walls", "maze"))
 
@@ -279,6 +283,139 @@ def test_no_random_walk_beats_the_intended_expert(world, arguments):
             reward, *_ = played.step(rng.integers(len(world.action_texts), size=500))
             fastest = np.where((reward > 0) & (fastest > step), step, fastest)
         assert (fastest >= best["length"]).all()
+
+
+def reachable_states(played):
+    """Every state that a world of one row gets to by any actions, and what each action leads to.
+
+    A list of (state, [(where that state is in the list, or None if the episode is over; goals reached now)]).
+    """
+
+    def key(state):
+        visited = state["first_visit"] >= 0
+        return b"".join(np.asarray(values).tobytes() for values in (*state["state"].values(), visited))
+
+    first = played.get_state()
+    known, states, led = {key(first): 0}, [first], []
+    for state in states:  # which grows on the way
+        led.append([])
+        for action in range(len(played.action_texts)):
+            played.set_state(state)
+            _, terminated, _, _ = played.step(np.array([action]))
+            after = played.get_state()
+            reached = (after["first_visit"] >= 0)[0] & (state["first_visit"] < 0)[0]
+            if not terminated[0] and key(after) not in known:
+                known[key(after)] = len(states)
+                states.append(after)
+            led[-1].append((None if terminated[0] else known[key(after)], reached))
+    return list(zip(states, led, strict=True))
+
+
+@each_world
+@each_layout
+def test_action_values_are_those_of_value_iteration(world, arguments):
+    """And optimal actions are the best ones, those of the intended goal where another cannot be reached."""
+    assert 0 < world.discount < 1
+    drawn = world(1, shift=0.8, **arguments).draw_levels(np.full(8, 17), np.arange(8))
+    for number in range(8):
+        played = world(1, shift=0.8, **arguments)
+        played.set_levels(take(drawn, [number]))
+        states = reachable_states(played)
+        following = np.array([[-1 if to is None else to for to, _ in led] for _, led in states])
+        reached = np.array([[now for _, now in led] for _, led in states])  # state, action, goal
+        visited = np.array([state["first_visit"][0] >= 0 for state, _ in states])
+        best = np.zeros((len(states) + 1, len(world.goals)))  # the last one, -1, is the end
+        for _ in range(10_000):
+            values = np.where(reached, 1.0, world.discount * best[following]) * ~visited[:, None]
+            if (best[:-1] == values.max(axis=1)).all():
+                break
+            best[:-1] = values.max(axis=1)
+        good = (values > values.max(axis=1, keepdims=True) - 1e-9) & (values > 0)
+        good = np.where(good.any(axis=1, keepdims=True), good, good[:, :, :1])
+        for place, (state, _) in enumerate(states):
+            played.set_state(state)
+            np.testing.assert_allclose(played.action_values()[0], values[place].T, rtol=1e-12)
+            assert (played.optimal_actions()[0] == good[place].T).all()
+
+
+@each_world
+@each_layout
+def test_other_goals_keep_their_place_and_their_values_are_fractions(world, arguments):
+    played = world(30, shift=0.8, **arguments)
+    played.reset(seed=4)
+    before = played.other_values()
+    assert before.shape[::2] == (30, len(world.action_texts))
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        values = played.other_values()
+        missing = np.isnan(values)
+        assert (missing == np.isnan(before)).all() and (missing.all(axis=2) == missing.any(axis=2)).all()
+        assert ((values >= 0) & (values <= 1) | missing).all()
+        played.step(rng.integers(len(world.action_texts), size=30))
+
+
+@each_world
+@each_layout
+def test_values_follow_the_level(world, arguments):
+    """What is remembered of a level is forgotten when the next one begins."""
+    played, fresh = (world(20, shift=0.8, **arguments) for _ in range(2))
+    played.reset(seed=1)
+    played.action_values(), played.other_values()
+    played.next_level(np.arange(5))
+    fresh.set_state(played.get_state())
+    assert (played.action_values() == fresh.action_values()).all()
+    np.testing.assert_array_equal(played.other_values(), fresh.other_values())
+
+
+@each_room
+@each_layout
+def test_other_goals_of_a_room_by_breadth_first_search(world, arguments):
+    played = world(6, shift=0.8, **arguments)
+    played.reset(seed=8)
+    values = played.other_values()
+    for row in range(6):
+        level = take(played.level, row)
+        things = {int(level[name]) for name in world.things.values()}
+        ends = {int(level[name]) for name in world.endings}
+        free = set(np.flatnonzero(~level["walls"].ravel()).tolist())
+        around = neighbours(played.size)
+        agent = int(level["start"])
+        moved = [cell if (cell := int(around[agent, a])) in free else agent for a in range(4)]
+        expected = []
+        for goal in sorted(free - things):
+            steps, new = {goal: 0}, [goal]
+            for cell in new:
+                for near in around[cell].tolist():
+                    if near in free - ends and near not in steps:
+                        steps[near] = steps[cell] + 1
+                        new.append(near)
+            if agent in steps:
+                expected.append([world.discount ** steps[cell] if cell in steps else 0.0 for cell in moved])
+        np.testing.assert_allclose(values[row, : len(expected)], expected)
+        assert np.isnan(values[row, len(expected) :]).all()
+
+
+@each_room
+def test_a_large_room_has_other_goals_everywhere(world):
+    played = world(2, size=21, shift=1.0)
+    played.reset(seed=0)
+    cells = played.other_goals(played.level)
+    assert cells.shape == (2, MAX_OTHERS) and all(len(set(row)) == MAX_OTHERS for row in cells.tolist())
+    row, column = np.divmod(cells, 21)
+    assert (np.bincount(row.ravel(), minlength=21) > 0).all() and (np.bincount(column.ravel(), minlength=21) > 0).all()
+
+
+@each_room
+@each_layout
+def test_every_start_of_a_level(world, arguments):
+    played = world(1, shift=1.0, **arguments)
+    drawn = played.draw_levels(np.zeros(3, int), np.arange(3))
+    starts, copies = played.every_start(drawn, 1)
+    picture = np.array([list(line) for line in played.level_text(drawn, 1).splitlines()[: played.size]])
+    assert starts.tolist() == np.flatnonzero(np.isin(picture, [".", "A"])).tolist()
+    assert (copies["start"] == starts).all()
+    for name, values in drawn.items():
+        assert name == "start" or (copies[name] == values[1]).all()
 
 
 @each_world
