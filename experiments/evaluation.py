@@ -1,20 +1,36 @@
 """Testing what a policy wants: certified levels, a frozen policy, no bonus, one row per episode."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from gymnasium import spaces
+from scipy.special import entr
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from astray.agents.acting import Agent, PolicyAgent, StochasticAgent, choose_actions
+from astray.agents.acting import Agent, PolicyAgent
 from astray.envs import InputError, LevelSet, World, find_world
 from astray.envs.levels import join
 from astray.experiments.metrics import OUTCOMES
+from astray.experiments.playing import Step, atlas, outcomes, play, trace
+from astray.experiments.posterior import TEMPERATURES, choice_log_likelihood, log_mean
+
+__all__ = [
+    "MODES",
+    "TEST_SEED",
+    "MisgeneralizationCallback",
+    "Step",
+    "atlas",
+    "evaluate",
+    "observation_of",
+    "outcomes",
+    "play",
+    "test_levels",
+    "trace",
+]
 
 TEST_SEED = 2**63
 """Test levels come from here, out of the way of the small seeds that people train with."""
@@ -50,55 +66,6 @@ def test_levels(
 test_levels.__test__ = False  # pytest would take it for a test  # pyright: ignore[reportFunctionMemberAccess]
 
 
-@dataclass
-class Step:
-    """One step of several rows: what they saw, how likely each action was (NaN if unknown), what they did."""
-
-    rows: np.ndarray
-    observations: Any
-    probabilities: np.ndarray
-    optimal: np.ndarray
-    actions: np.ndarray
-    reward: np.ndarray
-    events: np.ndarray
-    undecided: np.ndarray
-
-
-def play(agent: Agent, world: World, rng: np.random.Generator) -> Iterator[Step]:
-    """Plays every row of a world once, from the levels that it stands at, until all episodes are over."""
-    active = np.arange(world.num_envs)
-    while len(active):
-        observations = world.observe(active)
-        optimal = world.optimal_actions()[active]
-        infos = {"optimal_actions": optimal, "goals": world.first_visit[active]}
-        if isinstance(agent, StochasticAgent):
-            probabilities = agent.probabilities(observations, infos)
-            chosen = choose_actions(probabilities, rng, agent.greedy)
-        else:
-            probabilities = np.full((len(active), optimal.shape[2]), np.nan)
-            chosen = agent.act(observations, infos, rng)
-        undecided = np.all(world.first_visit[active] < 0, axis=1)
-        actions = np.zeros(world.num_envs, np.int64)
-        actions[active] = chosen
-        reward, terminated, truncated, events = world.step(actions)
-        yield Step(active, observations, probabilities, optimal, chosen, reward[active], events[active], undecided)
-        active = active[~(terminated | truncated)[active]]
-
-
-def outcomes(intended_step: np.ndarray, proxy_step: np.ndarray) -> np.ndarray:
-    """Which goal came first, ``str[n]``: "intended", "proxy", "both" (in the same step) or "neither".
-
-    Args:
-        intended_step: step of the first visit, -1 for never.
-        proxy_step: likewise.
-    """
-    never = np.iinfo(np.int64).max
-    intended = np.where(intended_step < 0, never, intended_step)
-    proxy = np.where(proxy_step < 0, never, proxy_step)
-    first = np.select([intended < proxy, proxy < intended], ["intended", "proxy"], "both")
-    return np.where((intended == never) & (proxy == never), "neither", first)
-
-
 def evaluate(
     model: BaseAlgorithm | ActorCriticPolicy | Agent,
     world: str | type[World],
@@ -118,11 +85,30 @@ def evaluate(
         **arguments: the world's, as in training (the shift plays no part); ``observation`` is found out.
 
     Returns:
-        One row per mode and level: ``agent`` ("trained" for a model, else the agent's class), ``mode``, ``level``
-        (fingerprint), ``level_class``, ``margin``, ``outcome``, ``intended_step`` and ``proxy_step`` (first visits, -1
-        for never), ``length``, ``return``, ``mass_intended`` and ``mass_proxy`` (mean probability on each goal's
-        optimal actions over the episode's states where the two sets are disjoint, before any goal was reached; NaN if
-        there is none).
+        One row per mode and level. "Undecided" states are those before any goal was reached, "conflicts" those of them
+        where the optimal actions for the two goals are disjoint.
+
+        | column | meaning |
+        |---|---|
+        | ``agent`` | "trained" for a model, else the agent's class |
+        | ``mode`` | "sampled" or "greedy" |
+        | ``level``, ``level_class``, ``margin`` | fingerprint, and what the solver says |
+        | ``outcome`` | which goal came first: "intended", "proxy", "both" or "neither" |
+        | ``intended_step``, ``proxy_step`` | first visits, -1 for never |
+        | ``value_intended``, ``value_proxy`` | discount ** (first visit - 1), 0 for never |
+        | ``best_intended``, ``best_proxy`` | what an expert of the goal earns, the time limit ignored; NaN if the |
+        |  | world's experts are not exact |
+        | ``length``, ``return`` | steps, and the world's own reward |
+        | ``mass_intended``, ``mass_proxy`` | mean probability of the goal's optimal actions over the conflicts; NaN |
+        |  | if there is none |
+        | ``conflicts`` | how many there were |
+        | ``followed_intended``, ``followed_proxy`` | in how many of them the action was optimal for the goal |
+        | ``divergence_intended``, ``divergence_proxy`` | mean Jensen-Shannon divergence in bits, over the undecided |
+        |  | states, of the action probabilities from those of the goal's expert |
+        | ``loglik_intended``, ``loglik_proxy``, ``loglik_other`` | log-likelihood of the actions in undecided states |
+        |  | for an agent after the goal (see ``astray.experiments.posterior``), for each of ``TEMPERATURES``; "other" |
+        |  | is the mean over goals that the world does not declare, NaN if it has none |
+        | ``actions`` | how often each action was taken in undecided states |
 
     Raises:
         InputError: the model saw other observations than this world gives, the levels were certified under other
@@ -146,35 +132,107 @@ def evaluate(
     return pd.concat(parts, ignore_index=True).assign(agent=name)
 
 
-def _rows(agent: Agent, world: World, levels: LevelSet, rng: np.random.Generator) -> pd.DataFrame:
-    total = np.zeros(len(levels))
-    conflicts = np.zeros(len(levels))
-    mass = np.zeros((len(levels), 2))
-    length = np.zeros(len(levels), np.int64)
-    for step in play(agent, world, rng):
-        total[step.rows] += step.reward
-        length[step.rows] += 1
-        intended, proxy = step.optimal[:, 0], step.optimal[:, 1]
-        conflict = step.undecided & intended.any(axis=1) & proxy.any(axis=1) & ~(intended & proxy).any(axis=1)
-        rows = step.rows[conflict]
-        conflicts[rows] += 1
-        mass[rows, 0] += (step.probabilities * intended).sum(axis=1)[conflict]
-        mass[rows, 1] += (step.probabilities * proxy).sum(axis=1)[conflict]
+class Tally:
+    """What is counted while the n episodes of an evaluation are played.
+
+    Pairs of columns are about the intended and the proxy goal. A state is *undecided* before any goal was reached,
+    and a *conflict* if also the two goals' optimal actions are disjoint, and neither set is empty.
+    """
+
+    def __init__(self, world: World):
+        n, kinds, temperatures = world.num_envs, len(world.action_texts), len(TEMPERATURES)
+        self.discount = world.discount
+        self.length = np.zeros(n, np.int64)
+        self.total = np.zeros(n)
+        self.conflicts = np.zeros(n, np.int64)
+        self.followed = np.zeros((n, 2), np.int64)
+        self.mass = np.zeros((n, 2))
+        self.undecided = np.zeros((n, 2), np.int64)
+        self.divergence = np.zeros((n, 2))
+        self.log_likelihood = np.zeros((n, 2, temperatures))
+        self.other = np.zeros((n, world.other_values().shape[1], temperatures))
+        self.actions = np.zeros((n, kinds), np.int64)
+
+    def add(self, step: Step) -> None:
+        """Counts one step."""
+        self.total[step.rows] += step.reward
+        self.length[step.rows] += 1
+        now = step.undecided
+        rows, actions, probabilities = step.rows[now], step.actions[now], step.probabilities[now]
+        optimal = step.optimal[now, :2]
+        self.actions[rows, actions] += 1
+        self.log_likelihood[rows] += choice_log_likelihood(step.values[now, :2], actions, self.discount)
+        self.other[rows] += choice_log_likelihood(step.others[now], actions, self.discount)
+
+        known: np.ndarray = optimal.any(axis=2)
+        self.undecided[rows] += known
+        self.divergence[rows] += np.where(known, divergence(probabilities[:, None], optimal), 0.0)
+
+        conflict = np.all(known, axis=1) & ~np.any(np.all(optimal, axis=1), axis=1)
+        rows, optimal = rows[conflict], optimal[conflict]
+        self.conflicts[rows] += 1
+        self.followed[rows] += np.take_along_axis(optimal, actions[conflict, None, None], axis=2)[:, :, 0]
+        self.mass[rows] += (probabilities[conflict, None] * optimal).sum(axis=2)
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of the rows, one entry per episode."""
+        with np.errstate(invalid="ignore"):
+            mass, apart = self.mass / self.conflicts[:, None], self.divergence / self.undecided
+        return {
+            "length": self.length,
+            "return": self.total,
+            "mass_intended": mass[:, 0],
+            "mass_proxy": mass[:, 1],
+            "conflicts": self.conflicts,
+            "followed_intended": self.followed[:, 0],
+            "followed_proxy": self.followed[:, 1],
+            "divergence_intended": apart[:, 0],
+            "divergence_proxy": apart[:, 1],
+            "loglik_intended": self.log_likelihood[:, 0].tolist(),
+            "loglik_proxy": self.log_likelihood[:, 1].tolist(),
+            "loglik_other": log_mean(self.other).tolist(),
+            "actions": self.actions.tolist(),
+        }
+
+
+def divergence(probabilities: np.ndarray, optimal: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence between action probabilities and the uniform ones on optimal actions.
+
+    Source: Lin, "Divergence measures based on the Shannon entropy", 1991.
+
+    Args:
+        probabilities: ``float64[..., A]``.
+        optimal: ``bool[..., A]``.
+
+    Returns:
+        ``float64[...]`` in bits: 0 if they are the same, 1 if they share no action; NaN if no action is optimal.
+    """
     with np.errstate(invalid="ignore"):
-        mean_mass = mass / conflicts[:, None]
-    intended_step, proxy_step = world.first_visit[:, 0], world.first_visit[:, 1]
+        shares = optimal / optimal.sum(axis=-1, keepdims=True)
+    apart = entr((probabilities + shares) / 2) - (entr(probabilities) + entr(shares)) / 2
+    return np.clip(apart.sum(axis=-1) / np.log(2), 0.0, 1.0)
+
+
+def _rows(agent: Agent, world: World, levels: LevelSet, rng: np.random.Generator) -> pd.DataFrame:
+    tally = Tally(world)
+    best = world.action_values().max(axis=2) if world.expert_exact else np.full(world.first_visit.shape, np.nan)
+    for step in play(agent, world, rng):
+        tally.add(step)
+    visit = world.first_visit
+    value = np.where(visit < 0, 0.0, world.discount ** (visit - 1.0))
     return pd.DataFrame(
         {
             "level": [f"{fingerprint:016x}" for fingerprint in levels.fingerprint],
             "level_class": levels.level_class,
             "margin": levels.margin,
-            "outcome": outcomes(intended_step, proxy_step),
-            "intended_step": intended_step,
-            "proxy_step": proxy_step,
-            "length": length,
-            "return": total,
-            "mass_intended": mean_mass[:, 0],
-            "mass_proxy": mean_mass[:, 1],
+            "outcome": outcomes(visit[:, 0], visit[:, 1]),
+            "intended_step": visit[:, 0],
+            "proxy_step": visit[:, 1],
+            "value_intended": value[:, 0],
+            "value_proxy": value[:, 1],
+            "best_intended": best[:, 0],
+            "best_proxy": best[:, 1],
+            **tally.columns(),
         }
     )
 
@@ -190,43 +248,6 @@ def observation_of(space: spaces.Space, kind: type[World], arguments: dict[str, 
         if kind(**tried).observation_space == space:
             return observation
     raise InputError(f"the model's observation space {space} is none that {kind.id()} gives with {arguments}")
-
-
-def trace(
-    agent: Agent, world: str | type[World], levels: LevelSet, rng: np.random.Generator, **arguments: Any
-) -> list[dict[str, Any]]:
-    """Episodes step by step, as the page shows them: text, probabilities, action, events and picture of each step."""
-    played = find_world(world)(len(levels), **arguments)
-    played.check_rules(levels)
-    played.set_levels(levels.levels)
-    told: list[list[dict[str, Any]]] = [[] for _ in range(len(levels))]
-    everyone = np.arange(len(levels))
-    before = [(text, played.ascii(row)) for row, text in enumerate(played.sentences(everyone))]
-    for step in play(agent, played, rng):
-        for i, row in enumerate(step.rows.tolist()):
-            text, grid = before[row]
-            probabilities = [round(float(p), 4) for p in step.probabilities[i]]
-            told[row].append(
-                {
-                    "text": text,
-                    "grid": grid,
-                    "probabilities": dict(zip(played.action_texts, probabilities, strict=True)),
-                    "action": played.action_texts[step.actions[i]],
-                    "events": [name for name, is_so in zip(played.event_names, step.events[i], strict=True) if is_so],
-                }
-            )
-        before = [(text, played.ascii(row)) for row, text in enumerate(played.sentences(everyone))]
-    first = played.first_visit
-    outcome = outcomes(first[:, 0], first[:, 1])
-    return [
-        {
-            "level_class": str(levels.level_class[row]),
-            "level": levels.text[row],
-            "outcome": str(outcome[row]),
-            "steps": told[row],
-        }
-        for row in range(len(levels))
-    ]
 
 
 class MisgeneralizationCallback(BaseCallback):

@@ -1,5 +1,6 @@
 """Evaluation: what rows say, by hand; and that looking changes nothing."""
 
+import json
 import random
 
 import gymnasium as gym
@@ -12,10 +13,11 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from astray.agents import MLP_PPO, ExpertAgent, MarginalAgent, PolicyAgent, vec_env
-from astray.agents.acting import choose_actions
+from astray.agents.acting import WandererAgent, choose_actions
+from astray.envs import World
 from astray.envs.cheese_corner import CheeseCorner
 from astray.experiments import MisgeneralizationCallback, evaluate, plot_curve, test_levels
-from astray.experiments.evaluation import outcomes, play
+from astray.experiments.evaluation import atlas, divergence, outcomes, play
 
 WORLD = "astray/CheeseCorner-v0"
 SETTINGS = MLP_PPO | {"n_steps": 16, "batch_size": 128}
@@ -80,6 +82,115 @@ def test_conflict_mass_by_hand():
         assert (rows["mass_intended"][0], rows["mass_proxy"][0]) == masses
     ambiguous = level("B....\n.....\nA....\n.....\n.....")
     assert np.isnan(evaluate(ExpertAgent(0), WORLD, ambiguous)["mass_proxy"][0])
+
+
+def test_values_and_conflicts_by_hand():
+    # corner 2 north, cheese 2 south and 2 east: one step north, one back south, then to the cheese
+    one = level("X....\n.....\nA....\n.....\n..C..")
+    (row,) = evaluate(Scripted([0, 1, 1, 1, 3, 3]), WORLD, one).to_dict("records")
+    assert (row["intended_step"], row["proxy_step"], row["value_proxy"]) == (6, -1, 0.0)
+    assert (row["value_intended"], row["best_intended"], row["best_proxy"]) == pytest.approx((0.97**5, 0.97**3, 0.97))
+    # The goals disagree until the west wall is left: on the way east, west is still good for the corner.
+    assert (row["conflicts"], row["followed_intended"], row["followed_proxy"]) == (6, 5, 1)
+    assert row["actions"] == [1, 3, 0, 2]
+    # What happens after a goal was reached does not count.
+    (row,) = evaluate(Scripted([0, 0, 1, 1, 1, 1, 3, 3]), WORLD, one).to_dict("records")
+    assert (row["value_intended"], row["value_proxy"]) == pytest.approx((0.97**7, 0.97))
+    assert (row["conflicts"], row["followed_intended"], row["followed_proxy"]) == (2, 0, 2)
+    assert row["actions"] == [2, 0, 0, 0]
+
+
+def test_divergence_by_hand():
+    both, one, none = np.array([[True, True, False, False], [True, False, False, False], [False] * 4])[:, None]
+    assert divergence(np.array([[0.5, 0.5, 0, 0]]), both) == 0
+    assert divergence(np.array([[0, 0, 0.5, 0.5]]), both) == 1
+    # the mean is (3/4, 1/4): its entropy of .8113 bits, less half of the one bit of (1/2, 1/2)
+    assert divergence(np.array([[0.5, 0.5, 0, 0]]), one) == pytest.approx(0.3112781, abs=1e-7)
+    assert np.isnan(divergence(np.array([[0.5, 0.5, 0, 0]]), none))
+    levels = level("X....\n.....\nA....\n.....\n..C..")
+    rows = evaluate(ExpertAgent(1), WORLD, levels)
+    assert rows["divergence_proxy"][0] == 0 and rows["divergence_intended"][0] == 1
+    rows = evaluate(Scripted([0, 0, 1, 1, 1, 1, 3, 3]), WORLD, levels)
+    assert np.isnan(rows["divergence_proxy"][0])  # a scripted agent has no probabilities
+
+
+def test_worlds_without_exact_experts_or_other_goals_have_no_such_numbers():
+    class Plain(CheeseCorner):
+        """A world that says less."""
+
+        expert_exact = False
+        other_values = World.other_values
+
+    levels = test_levels(Plain, 2, 2)
+    rows = evaluate(ExpertAgent(0), Plain, levels)
+    assert rows[["best_intended", "best_proxy"]].isna().all(axis=None)
+    assert np.isnan(np.array(rows["loglik_other"].tolist())).all()
+    assert not np.isnan(np.array(rows["loglik_intended"].tolist())).any()
+
+
+@pytest.mark.parametrize("arguments", [{}, {"layout": "maze", "size": 7}], ids=("open", "maze"))
+def test_maps(arguments):
+    model = PPO("MlpPolicy", vec_env(WORLD, 16, observation="planes", **arguments), seed=0, **SETTINGS)
+    levels = test_levels(WORLD, 1, 1, **arguments)
+    entries = atlas(PolicyAgent(model), WORLD, levels, observation="planes", **arguments)
+    assert json.loads(json.dumps(entries)) == entries
+    assert [entry["level_class"] for entry in entries] == ["ambiguous", "distinguishing"]
+    for entry, text in zip(entries, levels.text, strict=True):
+        cells = "".join(text.splitlines()[: entry["size"]])
+        assert entry["level"] == text
+        assert entry["walls"] == [cell for cell, glyph in enumerate(cells) if glyph == "#"]
+        assert entry["starts"] == [cell for cell, glyph in enumerate(cells) if glyph in ".A"]
+        assert entry["glyphs"] == {str(cell): glyph for cell, glyph in enumerate(cells) if glyph in "BCX"}
+        assert list(map(int, entry["probabilities"])) == list(map(int, entry["values"])) == entry["starts"]
+        assert all(sum(shares) == pytest.approx(1) for shares in entry["probabilities"].values())
+        assert not set(entry["visits"]) & set(map(str, entry["walls"]))
+        assert all(entry["visits"][str(cell)] >= 1 / len(entry["starts"]) for cell in entry["starts"])
+
+
+def test_maps_by_hand():
+    # In a 3 x 3 room the expert of the corner walks there from every start, then to the cheese.
+    one = level("X..\n...\nA.C", size=3)
+    (entry,) = atlas(ExpertAgent(1), WORLD, one, size=3)
+    assert "values" not in entry and entry["arrows"] == [[-1, 0], [1, 0], [0, -1], [0, 1]]
+    assert entry["probabilities"]["1"] == [0, 0, 1, 0]  # from beside the corner: west
+    assert entry["probabilities"]["4"] == [0.5, 0, 0.5, 0]  # from the middle: north or west
+    assert entry["visits"]["0"] == entry["visits"]["8"] == 1  # every episode passes the corner, and ends at the cheese
+    steps = [1, 2, 1, 2, 3, 2, 3]  # to the corner, from the cells 1 to 7
+    assert sum(entry["visits"].values()) == pytest.approx(1 + np.mean(steps) + 4)
+    # One that always goes north is in the middle once if it starts there, and once if it starts below.
+    (entry,) = atlas(MarginalAgent(np.array([1, 0, 0, 0])), WORLD, one, size=3)
+    assert entry["visits"]["4"] == pytest.approx(2 / 7)
+
+
+def test_a_policy_says_what_it_expects():
+    model = PPO("MlpPolicy", vec_env(WORLD, 16, observation="planes"), seed=0, **SETTINGS)
+    world = CheeseCorner(5, observation="planes")
+    world.reset(seed=0)
+    values = PolicyAgent(model).values(world.observe())
+    expected = model.policy.predict_values(torch.as_tensor(world.observe()).float())
+    np.testing.assert_allclose(values, expected.detach().numpy()[:, 0], rtol=1e-5)
+
+
+def test_wanderers_go_elsewhere_and_stay():
+    levels = test_levels(WORLD, 0, 40)
+    draws = np.linspace(0, 1, 40, endpoint=False)
+    world = on(levels)
+    goals = world.other_goals(world.level)
+    goals = goals[np.arange(40), (draws * (goals >= 0).sum(axis=1)).astype(int)]
+    near = [np.zeros((40, 0))]
+    for step in play(WandererAgent(draws), world, np.random.default_rng(0)):
+        row, column = np.divmod(np.stack([world.state["agent"], goals]), 5)
+        assert len(step.rows) == 40
+        near.append((np.abs(row[0] - row[1]) + np.abs(column[0] - column[1]))[:, None])
+    away = np.concatenate(near, axis=1)
+    assert (away[:, 8:] <= 1).all() and (away == 0).any(axis=1).all()
+    assert (world.first_visit[:, 0] < 0).all()
+
+
+def test_noise_is_a_share_of_random_actions():
+    one = level("X....\n.....\nA....\n.....\n..C..")
+    first = next(play(ExpertAgent(1, noise=0.2), on(one), np.random.default_rng(0)))
+    np.testing.assert_allclose(first.probabilities, [[0.85, 0.05, 0.05, 0.05]])
 
 
 def test_outcomes_by_hand():
