@@ -1,7 +1,7 @@
 """Rewards for training: an extrinsic reward and intrinsic bonuses, mixed before advantages are computed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -136,6 +136,32 @@ class RewardStack(VecEnvWrapper):
         self._observations = observations.copy()
         total = sum(values for name, values in components.items() if name != "world")
         return observations, np.asarray(total, np.float32), dones, infos
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the future depends on: the modules, their steps to come, and the environments.
+
+        The environments below need a ``get_state`` too, as ``vec_env`` has it.
+        """
+        envs: Any = self.venv
+        return {
+            "envs": envs.get_state(),
+            "modules": {name: module.state_dict() for name, module in self.intrinsic.items()},
+            "buffer": [asdict(transitions) for transitions in self._buffer],
+            "visited": {goal: visited.copy() for goal, visited in self._visited.items()},
+            "episodes": self._episodes.copy(),
+            "observations": self._observations.copy(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from where ``get_state`` was."""
+        envs: Any = self.venv
+        envs.set_state(state["envs"])
+        for name, module in self.intrinsic.items():
+            module.load_state_dict(state["modules"][name])
+        self._buffer = [Transitions(**transitions) for transitions in state["buffer"]]
+        self._visited = {goal: visited.copy() for goal, visited in state["visited"].items()}
+        self._episodes = state["episodes"].copy()
+        self._observations = state["observations"].copy()
 
     def _transitions(
         self, observations: np.ndarray, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]

@@ -1,7 +1,9 @@
 """Checkpoints of a Stable-Baselines3 on-policy model that resume exactly and run no code when loaded.
 
-A checkpoint holds the policy, its optimiser, the counters, the worlds' state, all global random states (which
-Stable-Baselines3 uses), and the rows of the tests so far: safetensors, JSON and Parquet in one folder.
+A checkpoint holds the policy, its optimiser, the counters, the worlds' state, curiosity modules with their normalisers
+and the steps that they have still to learn from, all global random states (which Stable-Baselines3 uses), and the rows
+of the tests so far: safetensors, JSON and Parquet in one folder. It is made between two rollouts, so there is no
+half-filled rollout to keep.
 """
 
 import json
@@ -20,112 +22,120 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save as pack_tensors
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from astray.agents.vec_env import WorldVecEnv
 from astray.experiments.files import is_complete, read_json, read_rows, remove, write_folder, write_rows
 
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
 
 
-def save_checkpoint(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame) -> None:
-    """Writes the model's state between two rollouts as ``folder/<steps>``; keeps it and the one before."""
+def save_checkpoint(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, seconds: dict[str, float]) -> None:
+    """Writes the model's state between two rollouts as ``folder/<steps>``; keeps it and the one before.
+
+    Args:
+        folder: of this cell's checkpoints.
+        model: its environments have ``get_state``.
+        rows: of the tests so far.
+        seconds: what the time so far was spent on.
+    """
     path = folder / f"{model.num_timesteps:010d}"
     if is_complete(path):
         return
     folder.mkdir(parents=True, exist_ok=True)
     remove(path)  # a broken one, which was named when it was passed over
-    write_folder(path, lambda temporary: _fill(temporary, model, rows))
-    for older in sorted(folder.glob("[0-9]*"))[:-2]:
+    write_folder(path, lambda temporary: _fill(temporary, model, rows, seconds))
+    keep_last(folder, 2)
+
+
+def keep_last(folder: Path, count: int) -> None:
+    """Removes all but the newest checkpoints."""
+    for older in sorted(folder.glob("[0-9]*"))[:-count]:
         remove(older)
 
 
-def load_checkpoint(folder: Path, model: OnPolicyAlgorithm) -> pd.DataFrame | None:
-    """Puts the newest complete checkpoint's state into a fresh model; its rows, or None if there is none.
+def load_checkpoint(folder: Path, model: OnPolicyAlgorithm) -> tuple[pd.DataFrame, dict[str, float]] | None:
+    """Puts the newest complete checkpoint's state into a fresh model; its rows and seconds, or None if there is none.
 
     A broken checkpoint is named on standard error and passed over.
     """
     paths = sorted(folder.glob("[0-9]*"), reverse=True) if folder.is_dir() else []
     for path in paths:
         if is_complete(path):
-            _restore(path, model)
-            return read_rows(path / "rows.parquet")
+            seconds = _restore(path, model)
+            return read_rows(path / "rows.parquet"), seconds
         print(f"{path} is broken or incomplete: passed over", file=sys.stderr)
     return None
 
 
-def _env(model: OnPolicyAlgorithm) -> WorldVecEnv:
-    env = model.get_env()
-    assert isinstance(env, WorldVecEnv), "checkpoints need a WorldVecEnv, whose state can be saved"
-    return env
-
-
-def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame) -> None:
+def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, seconds: dict[str, float]) -> None:
+    env: Any = model.get_env()
+    kind, *numpy_state = np.random.get_state()
+    state = {
+        "optimizer": model.policy.optimizer.state_dict(),
+        "env": env.get_state(),
+        "last_obs": model._last_obs,
+        "last_episode_starts": model._last_episode_starts,
+        "counters": {name: getattr(model, name) for name in COUNTERS},
+        "episodes": list(model.ep_info_buffer or ()),
+        "numpy": [kind, *numpy_state],
+        "python": random.getstate(),
+        "torch": torch.get_rng_state(),
+        "seconds": seconds,
+    }
+    tensors: dict[str, torch.Tensor] = {}
+    arrays: dict[str, np.ndarray] = {}
+    plain = json.dumps(_take_apart(state, "state", tensors, arrays))
     # Packed here and written by Python, so that a full disk is an OSError like everywhere else.
     weights = {name: weight.contiguous() for name, weight in model.policy.state_dict().items()}
     (folder / "policy.safetensors").write_bytes(pack_tensors(weights))
-    optimizer = model.policy.optimizer.state_dict()
-    moments = {
-        f"{parameter}.{name}": torch.as_tensor(value).contiguous()
-        for parameter, values in optimizer["state"].items()
-        for name, value in values.items()
-    }
-    (folder / "optimizer.safetensors").write_bytes(pack_tensors(moments))
-    (folder / "worlds.safetensors").write_bytes(pack_arrays(_flatten(_env(model).get_state())))
-    kind, keys, *position = np.random.get_state()
-    arrays = {"torch": torch.get_rng_state().numpy(), "numpy": np.asarray(keys)}
-    assert isinstance(model._last_obs, np.ndarray) and model._last_episode_starts is not None
-    arrays |= {"last_obs": model._last_obs, "last_episode_starts": model._last_episode_starts}
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    (folder / "tensors.safetensors").write_bytes(pack_tensors(tensors))
     (folder / "arrays.safetensors").write_bytes(pack_arrays(arrays))
-    state = {
-        "counters": {name: getattr(model, name) for name in COUNTERS},
-        "episodes": list(model.ep_info_buffer or ()),
-        "param_groups": optimizer["param_groups"],
-        "numpy": [kind, *position],
-        "python": random.getstate(),
-    }
-    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "state.json").write_text(plain, encoding="utf-8")
     write_rows(folder / "rows.parquet", rows)
 
 
-def _restore(folder: Path, model: OnPolicyAlgorithm) -> None:
-    state = read_json(folder / "state.json")
-    arrays = load_arrays(folder / "arrays.safetensors")
+def _restore(folder: Path, model: OnPolicyAlgorithm) -> dict[str, float]:
+    tensors, arrays = load_tensors(folder / "tensors.safetensors"), load_arrays(folder / "arrays.safetensors")
+    state = _put_together(read_json(folder / "state.json"), tensors, arrays)
     model.policy.load_state_dict(load_tensors(folder / "policy.safetensors"))
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in load_tensors(folder / "optimizer.safetensors").items():
-        parameter, name = key.split(".")
-        moments.setdefault(int(parameter), {})[name] = value
-    model.policy.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
-    _env(model).set_state(_nest(load_arrays(folder / "worlds.safetensors")))
+    model.policy.optimizer.load_state_dict(state["optimizer"])
+    env: Any = model.get_env()
+    env.set_state(state["env"])
     for name, value in state["counters"].items():
         setattr(model, name, value)
     model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(maxlen=model._stats_window_size)
-    model._last_obs = arrays["last_obs"]
-    model._last_episode_starts = arrays["last_episode_starts"]
-    kind, *position = state["numpy"]
-    np.random.set_state((kind, arrays["numpy"], *position))
+    model._last_obs = state["last_obs"]
+    model._last_episode_starts = state["last_episode_starts"]
+    np.random.set_state(tuple(state["numpy"]))
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
-    torch.set_rng_state(torch.from_numpy(arrays["torch"]))
+    torch.set_rng_state(state["torch"])
+    return state["seconds"]
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    flat: dict[str, np.ndarray] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}/")
-        else:
-            flat[prefix + name] = np.ascontiguousarray(value)
-    return flat
+# A tree of dicts and lists, as state_dict() gives it: tensors and arrays go into files of their own, and a marker with
+# their name stays in the JSON. Keys that are no text (the optimiser numbers its parameters) are kept as pairs.
+def _take_apart(tree: Any, name: str, tensors: dict[str, torch.Tensor], arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(tree, torch.Tensor):
+        tensors[name] = tree.detach().contiguous().clone()  # a clone: safetensors refuses tensors that share memory
+        return {"tensor": name}
+    if isinstance(tree, np.ndarray | np.generic):
+        arrays[name] = np.ascontiguousarray(tree)
+        return {"array": name, "shape": list(tree.shape)}
+    if isinstance(tree, dict):
+        pairs = [[key, _take_apart(value, f"{name}/{key}", tensors, arrays)] for key, value in tree.items()]
+        return {"dict": pairs}
+    if isinstance(tree, list | tuple):
+        return [_take_apart(value, f"{name}/{i}", tensors, arrays) for i, value in enumerate(tree)]
+    return tree
 
 
-def _nest(flat: dict[str, np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
+def _put_together(tree: Any, tensors: dict[str, torch.Tensor], arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(tree, list):
+        return [_put_together(value, tensors, arrays) for value in tree]
+    if isinstance(tree, dict):
+        if "tensor" in tree:
+            return tensors[tree["tensor"]]
+        if "array" in tree:
+            return arrays[tree["array"]].reshape(tree["shape"])  # ascontiguousarray makes a number an array of one
+        return {key: _put_together(value, tensors, arrays) for key, value in tree["dict"]}
     return tree
