@@ -1,18 +1,14 @@
-"""The command line: ``astray worlds | play | run | report``."""
+"""The command line: ``astray worlds | play | run | report | curve | compare | doctor``."""
 
-import importlib
 import os
-import pkgutil
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated
 
 import tyro
 
-import astray.experiments
 from astray.envs import InputError, worlds
-from astray.envs.world import choose
+from astray.experiments.selection import Selection, load_study
 
 
 def show_worlds() -> None:
@@ -51,32 +47,35 @@ def play(
 
 def run(
     study: Annotated[str, tyro.conf.Positional],
-    policies: list[str] | None = None,
-    seeds: int | None = None,
-    train_shifts: list[float] | None = None,
+    selection: Annotated[Selection, tyro.conf.arg(name="")],
     jobs: int = max(1, os.cpu_count() or 1),
     out: Path | None = None,
     quick: bool = False,
+    dry_run: bool = False,
 ) -> None:
     """Train at several shifts, test on certified levels, write rows, curves and page. A rerun continues.
 
     Args:
-        study: Name of the study.
-        policies: Only these policies.
-        seeds: Training seeds of every arm, instead of the study's.
-        train_shifts: Train shifts of every arm, instead of the study's.
+        study: Name of a study, or path of a Python file that defines STUDY.
+        selection: What of it to run.
         jobs: Cells at once, one process with one thread each.
         out: Run folder (default: runs/STUDY, or runs/STUDY-quick).
         quick: The study's short form.
+        dry_run: Only say what would be run, and how long it would take.
     """
-    known = studies()
-    module = known[choose("study", study, tuple(known))]
-    from astray.experiments.run import run_study
-    from astray.experiments.study import select
+    module = load_study(study)
+    if quick and not hasattr(module, "QUICK"):
+        raise InputError(f"quick: study={study!r} defines no QUICK")
+    chosen = selection.of(module.QUICK if quick else module.STUDY)
+    if dry_run:
+        from astray.experiments.estimate import show_estimate
 
-    chosen = select(module.QUICK if quick else module.STUDY, policies, seeds, train_shifts)
-    folder = out or Path("runs") / (f"{study}-quick" if quick else study)
-    run_study(chosen, folder, jobs)
+        show_estimate(chosen, jobs)
+        return
+    from astray.experiments.run import run_study
+
+    folder = out or Path("runs") / f"{Path(study).stem}{'-quick' if quick else ''}"
+    run_study(chosen, folder, jobs, source=study if study.endswith(".py") else None)
     print(f"report: {folder / 'report.html'}")
 
 
@@ -86,24 +85,62 @@ def report(folder: Annotated[Path, tyro.conf.Positional]) -> None:
     Args:
         folder: A run folder.
     """
-    if not (folder / "config.json").exists():
-        raise InputError(f"folder={str(folder)!r} is no run folder: it holds no config.json")
-    from astray.experiments.run import publish
+    from astray.experiments.run import republish
 
-    publish(folder)
+    republish(folder)
     print(f"report: {folder / 'report.html'}")
 
 
-def studies() -> dict[str, ModuleType]:
-    """Command-line name to module of every study: the files in this folder that define ``STUDY``."""
-    names = [module.name for module in pkgutil.iter_modules(astray.experiments.__path__) if module.name != "__main__"]
-    modules = {name.replace("_", "-"): importlib.import_module(f"astray.experiments.{name}") for name in names}
-    return {name: module for name, module in modules.items() if hasattr(module, "STUDY")}
+def curve(
+    folders: Annotated[list[Path], tyro.conf.Positional],
+    figure: str = "train_shift",
+    out: Path | None = None,
+) -> None:
+    """Draw one figure of a run, or the curves of several runs over each other.
+
+    Args:
+        folders: Run folders.
+        figure: Of one run, any figure of its page; of several, "train_shift", "step" or "margin".
+        out: The file without its ending, for PNG and SVG (default: the run's figures, or FIGURE-of-RUNS here).
+    """
+    from astray.experiments.figures import draw
+
+    print(f"figure: {draw(folders, figure, out)}.png, .svg")
+
+
+def compare(
+    first: Annotated[Path, tyro.conf.Positional],
+    second: Annotated[Path, tyro.conf.Positional],
+) -> None:
+    """What differs between two runs, paired by level: second minus first, with intervals.
+
+    Args:
+        first: A run folder.
+        second: Another.
+    """
+    from astray.experiments.compare import show
+
+    show(first, second)
+
+
+def doctor() -> None:
+    """Versions, device, threads, models, and what would be slow here and why."""
+    from astray.experiments.doctor import show
+
+    sys.exit(show())
 
 
 def main() -> None:
     """Runs the command line. Exit status 2 for bad input, 1 for what goes wrong later, 130 for Ctrl-C."""
-    commands = {"worlds": show_worlds, "play": play, "run": run, "report": report}
+    commands = {
+        "worlds": show_worlds,
+        "play": play,
+        "run": run,
+        "report": report,
+        "curve": curve,
+        "compare": compare,
+        "doctor": doctor,
+    }
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="astray", description="Goal misgeneralization, measured.")
         sys.stdout.flush()

@@ -1,5 +1,6 @@
 """One cell of a study: train, test on the way, checkpoint, test at the end. Runs in a process of its own."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import torch
 from filelock import FileLock
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
 
-from astray.agents import LanguagePolicy
+from astray.agents import LanguagePolicy, with_rewards
 from astray.agents.acting import ExpertAgent, MarginalAgent, PolicyAgent, StochasticAgent
 from astray.agents.vec_env import vec_env
 from astray.envs import LevelSet, find_world
-from astray.experiments.checkpoint import load_checkpoint, save_checkpoint
-from astray.experiments.evaluation import MODES, evaluate, play, trace
+from astray.experiments.checkpoint import keep_last, load_checkpoint, save_checkpoint
+from astray.experiments.evaluation import MODES, atlas, evaluate, play, trace
 from astray.experiments.files import read_json, write_json, write_rows
 from astray.experiments.study import REFERENCES, Cell, Study
 
@@ -46,26 +48,34 @@ def reference_rows(study: Study) -> pd.DataFrame:
 
 def train_cell(study: Study, cell: Cell, folder: Path, report: Report) -> pd.DataFrame:
     """Trains a cell from its newest checkpoint and returns all its rows."""
-    arm = cell.arm
-    arguments = study.arguments | arm.arguments
-    full, timing = study.levels()
+    watch = Watch(study, cell, folder / "checkpoints" / cell.name, report)
     model = make_model(study, cell, folder)
-    checkpoints = folder / "checkpoints" / cell.name
-    rows = load_checkpoint(checkpoints, model)
-    watch = Watch(study, cell, timing, checkpoints, rows, report)
-    model.learn(arm.steps - model.num_timesteps, callback=watch, reset_num_timesteps=rows is None, tb_log_name="ppo")
+    watch.resume(model)
+    steps = cell.arm.steps - model.num_timesteps
+    model.learn(steps, callback=watch, reset_num_timesteps=watch.rows.empty, tb_log_name="ppo")
+    watch.time.lap("train")
+    rows = [watch.rows, *last_tests(study, cell, model, watch.levels)]
+    if cell.seed == 0:
+        write_json(folder / "episodes" / f"{cell.name}.json", shown_episodes(model, study, cell, watch.levels))
+        write_json(folder / "maps" / f"{cell.name}.json", shown_maps(model, study, cell, watch.levels))
+    watch.time.lap("test")
+    save_checkpoint(watch.checkpoints, model, watch.rows, watch.time.seconds)
+    keep_last(watch.checkpoints, 1)
+    watch.time.lap("save")
+    write_json(folder / "timings" / f"{cell.name}.json", watch.time.seconds)
+    weights = model.policy.language_model.fingerprint if isinstance(model.policy, LanguagePolicy) else ""
+    return pd.concat(rows, ignore_index=True).assign(weights=weights)
 
+
+def last_tests(study: Study, cell: Cell, model: PPO, levels: LevelSet) -> list[pd.DataFrame]:
+    """The trained policy on all levels in both modes, and what its habit alone would reach."""
+    arguments = study.arguments | cell.arm.arguments
     clear_caches(model)
     # Each training seed has its own sampled actions: shared ones would make seeds agree more than they do.
-    last = evaluate(model, study.world, full, seed=cell.seed, **arguments)
-    habit = MarginalAgent(action_marginal(PolicyAgent(model), study, cell, full))
-    blind = evaluate(habit, study.world, full, seed=cell.seed, **arguments).assign(agent="state-blind")
-    if cell.seed == 0:
-        write_json(folder / "episodes" / f"{cell.name}.json", shown_episodes(model, study, cell, full))
-    save_checkpoint(checkpoints, model, watch.rows)
-    parts = [watch.rows, *(_label(part, cell, model.num_timesteps) for part in (last, blind))]
-    weights = model.policy.language_model.fingerprint if isinstance(model.policy, LanguagePolicy) else ""
-    return pd.concat(parts, ignore_index=True).assign(weights=weights)
+    trained = evaluate(model, study.world, levels, seed=cell.seed, **arguments)
+    habit = MarginalAgent(action_marginal(PolicyAgent(model), study, cell, levels))
+    blind = evaluate(habit, study.world, levels, seed=cell.seed, **arguments).assign(agent="state-blind")
+    return [_label(part, cell, model.num_timesteps) for part in (trained, blind)]
 
 
 def make_model(study: Study, cell: Cell, folder: Path) -> PPO:
@@ -76,20 +86,22 @@ def make_model(study: Study, cell: Cell, folder: Path) -> PPO:
     """
     arm = cell.arm
     policy_seed, env_seed = np.random.SeedSequence(cell.seed).generate_state(2, np.uint64).tolist()
-    env = vec_env(study.world, arm.num_envs, shift=cell.train_shift, **world_arguments(study, cell))
-    settings: dict[str, Any] = {"device": "cpu"} | arm.settings
+    worlds = vec_env(study.world, arm.num_envs, shift=cell.train_shift, **world_arguments(study, cell))
+    env: VecEnv = worlds
+    if arm.extrinsic != "world" or arm.intrinsic:
+        modules = {name: make(seed=policy_seed % 2**32) for name, make in arm.intrinsic.items()}
+        env = with_rewards(worlds, arm.extrinsic, modules)
+    settings: dict[str, Any] = {
+        "policy": LanguagePolicy if arm.language_model else "MlpPolicy",
+        "device": "cpu",
+    } | arm.settings
     if arm.language_model:
         chosen = read_json(folder / "environment.json")["language_model_dtype"]
         language = {"model": arm.language_model, "dtype": getattr(torch, chosen)}
         settings["policy_kwargs"] = language | settings.get("policy_kwargs", {})
-    model = PPO(
-        LanguagePolicy if arm.language_model else "MlpPolicy",
-        env,
-        seed=policy_seed % 2**32,
-        tensorboard_log=str(folder / "tensorboard" / cell.name),
-        **settings,
-    )
-    env.seed(env_seed)
+    logs = str(folder / "tensorboard" / cell.name)
+    model = PPO(env=env, seed=policy_seed % 2**32, tensorboard_log=logs, **settings)
+    worlds.seed(env_seed)
     return model
 
 
@@ -104,41 +116,67 @@ def clear_caches(model: PPO) -> None:
         model.policy.clear_cache()
 
 
-class Watch(BaseCallback):
-    """Tests and checkpoints every ``arm.test_every`` steps, between an update and the next rollout."""
+class Stopwatch:
+    """What the time is spent on: ``lap(part)`` adds what went by since the last lap to ``seconds[part]``."""
 
-    def __init__(
-        self,
-        study: Study,
-        cell: Cell,
-        levels: LevelSet,
-        checkpoints: Path,
-        rows: pd.DataFrame | None,
-        report: Report,
-    ):
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def lap(self, part: str) -> None:
+        """Ends a lap."""
+        now = time.monotonic()
+        self.seconds[part] = round(self.seconds.get(part, 0.0) + now - self._since, 3)
+        self._since = now
+
+
+class Watch(BaseCallback):
+    """Tests and checkpoints every ``arm.test_every`` steps, between an update and the next rollout.
+
+    Attributes:
+        levels: of the last test.
+        rows: of the tests so far.
+        time: what it was spent on: "set up", "train", "test", "save".
+    """
+
+    def __init__(self, study: Study, cell: Cell, checkpoints: Path, report: Report):
         super().__init__()
-        self.study, self.cell, self.levels = study, cell, levels
-        self.checkpoints, self.report = checkpoints, report
-        self.rows = pd.DataFrame() if rows is None else rows
-        self._tested = -1 if rows is None else int(rows["step"].to_numpy().max())
+        self.study, self.cell, self.checkpoints, self.report = study, cell, checkpoints, report
+        self.time = Stopwatch()
+        self.levels, self._timing_levels = study.levels()
+        self.rows = pd.DataFrame()
+        self._tested = -1
+        self.time.lap("test")
+
+    def resume(self, model: PPO) -> None:
+        """Goes on from the newest checkpoint, if there is one."""
+        if found := load_checkpoint(self.checkpoints, model):
+            self.rows, self.time.seconds = found
+            self._tested = int(self.rows["step"].to_numpy().max())
+        self.time.lap("set up")
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_start(self) -> None:
+        self.time.lap("train")
         self.report(self.num_timesteps)
-        if self.num_timesteps == self._tested or self.num_timesteps % self.cell.arm.test_every:
-            return
-        assert isinstance(self.model, PPO)
-        clear_caches(self.model)
+        if self.num_timesteps != self._tested and not self.num_timesteps % self.cell.arm.test_every:
+            assert isinstance(self.model, PPO)
+            self._test(self.model)
+            self.time.lap("test")
+            save_checkpoint(self.checkpoints, self.model, self.rows, self.time.seconds)
+            self.time.lap("save")
+
+    def _test(self, model: PPO) -> None:
+        clear_caches(model)
         # The untrained policy is a reference, so it is tested both ways.
         modes = MODES if self.num_timesteps == 0 else MODES[:1]
         arguments = self.study.arguments | self.cell.arm.arguments
-        rows = evaluate(self.model, self.study.world, self.levels, modes, seed=self.cell.seed, **arguments)
+        rows = evaluate(model, self.study.world, self._timing_levels, modes, seed=self.cell.seed, **arguments)
         self.rows = pd.concat([self.rows, _label(rows, self.cell, self.num_timesteps)], ignore_index=True)
         self._tested = self.num_timesteps
-        clear_caches(self.model)
-        save_checkpoint(self.checkpoints, self.model, self.rows)
+        clear_caches(model)
         apart = rows[(rows["level_class"] == "distinguishing") & (rows["mode"] == "sampled")]
         for outcome in ("intended", "proxy"):
             self.logger.record(f"test/{outcome}_first", float(np.mean(apart["outcome"] == outcome)))
@@ -161,6 +199,14 @@ def shown_episodes(model: PPO, study: Study, cell: Cell, levels: LevelSet) -> li
     told = trace(PolicyAgent(model), study.world, shown, rng, **world_arguments(study, cell))
     label = {"arm": cell.arm.name, "train_shift": cell.train_shift, "seed": cell.seed}
     return [label | episode for episode in told]
+
+
+def shown_maps(model: PPO, study: Study, cell: Cell, levels: LevelSet) -> list[dict[str, Any]]:
+    """Where the policy goes from every start, for the page: on the first distinguishing level."""
+    first = int(np.flatnonzero(levels.level_class == "distinguishing")[0])
+    told = atlas(PolicyAgent(model), study.world, levels[[first]], **world_arguments(study, cell))
+    label = {"arm": cell.arm.name, "train_shift": cell.train_shift, "seed": cell.seed}
+    return [label | entry for entry in told]
 
 
 def _label(rows: pd.DataFrame, cell: Cell, step: int) -> pd.DataFrame:

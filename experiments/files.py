@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def flush(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a whole text file."""
     with whole(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -59,8 +60,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
     """Writes a whole Parquet file with page checksums."""
+    # Made in memory and written by Python: its errors say what they are, and any file name will do.
+    content = rows.to_parquet(None, index=False, write_page_checksum=True)
     with whole(path) as temporary:
-        rows.to_parquet(temporary, index=False, write_page_checksum=True)
+        temporary.write_bytes(content)
 
 
 def read_json(path: Path) -> Any:
@@ -70,7 +73,7 @@ def read_json(path: Path) -> Any:
         OSError: it is missing or damaged; the sentence names it.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise OSError(f"{path} is damaged ({error}): restore or remove it") from None
 
@@ -82,7 +85,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         OSError: it is missing or damaged; the sentence names it.
     """
     try:
-        return pd.read_parquet(path, page_checksum_verification=True)
+        return pd.read_parquet(BytesIO(path.read_bytes()), page_checksum_verification=True)
     except (ValueError, OSError) as error:  # pyarrow's error for a broken file is a ValueError
         raise OSError(f"{path} is damaged or missing ({error}): remove it, and its cell is run again") from None
 
@@ -92,18 +95,19 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     with whole(path) as temporary:
         temporary.mkdir()
         fill(temporary)
-        sums = {each.name: _sum(each) for each in sorted(temporary.iterdir())}
-        (temporary / MANIFEST).write_text(json.dumps(sums, indent=2))
+        sums = {each.name: sha256(each) for each in sorted(temporary.iterdir())}
+        (temporary / MANIFEST).write_text(json.dumps(sums, indent=2), encoding="utf-8")
 
 
 def is_complete(path: Path) -> bool:
     """Whether a folder of ``write_folder`` holds exactly what its manifest says."""
     try:
-        sums = json.loads((path / MANIFEST).read_text())
-        return all(_sum(path / name) == expected for name, expected in sums.items())
+        sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        return all(sha256(path / name) == expected for name, expected in sums.items())
     except (OSError, ValueError):
         return False
 
 
-def _sum(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """A file's SHA-256, in hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

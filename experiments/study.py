@@ -1,13 +1,13 @@
 """Studies: what to train, on which shifts, and on which levels to test it."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
-from astray.envs import InputError, LevelSet, find_world
-from astray.envs.world import choose
-from astray.experiments.evaluation import test_levels
+from astray.envs import InputError, LevelSet, World, find_world
 
 REFERENCES = "references"
 """The cell of the agents that need no training: random, and an expert for each goal."""
@@ -19,8 +19,8 @@ class Arm:
 
     Attributes:
         name: on curves and in rows.
-        policy: what ``--policies`` selects.
-        settings: keyword arguments of PPO, ``n_steps`` among them.
+        policy: the kind of policy, which ``--policies`` selects; the page is first written when the first kind is done.
+        settings: keyword arguments of PPO, ``n_steps`` among them; ``policy`` may be among them too.
         observation: the world's observation.
         num_envs: environments trained on at once.
         steps: environment steps, a multiple of ``num_envs`` times the settings' ``n_steps``.
@@ -29,6 +29,9 @@ class Arm:
         seeds: training seeds 0, 1, ... of each train shift.
         arguments: the world's other arguments.
         language_model: the name of a ``LanguagePolicy``'s model; without one the policy is an MLP.
+        extrinsic: the reward, as in ``with_rewards``: an expression, or a function of the transitions.
+        intrinsic: curiosity modules by name, each as what makes one for a training seed:
+            ``{"rnd": partial(RND, weight=0.1)}`` (it is called with ``seed=``).
     """
 
     name: str
@@ -42,13 +45,27 @@ class Arm:
     seeds: int
     arguments: dict[str, Any] = field(default_factory=dict)
     language_model: str | None = None
+    extrinsic: str | Callable[..., Any] = "world"
+    intrinsic: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
     def __post_init__(self):
         """Refuses numbers of steps that fall between two rollouts, where nothing is tested or kept.
 
         Raises:
-            InputError: ``steps`` or ``test_every`` is no multiple of a rollout.
+            InputError: ``name`` cannot be part of a file's name; ``steps`` or ``test_every`` is no multiple of a
+                rollout; there is no seed or no train shift, or a train shift is no probability.
         """
+        if not re.fullmatch(r"[\w .,+=-]+", self.name):
+            raise InputError(f"arm name={self.name!r} names files: use letters, digits, spaces and _ . , + = -")
+        if self.seeds < 1:
+            raise InputError(f"arm {self.name!r}: seeds={self.seeds} must be at least 1")
+        if not self.train_shifts:
+            raise InputError(f"arm {self.name!r}: train_shifts: at least one is needed")
+        for shift in self.train_shifts:
+            if not 0 <= shift <= 1:
+                raise InputError(
+                    f"arm {self.name!r}: train_shifts: {shift:g} is a probability, so it must lie in [0, 1]"
+                )
         rollout = self.num_envs * self.settings["n_steps"]
         for name in ("steps", "test_every"):
             if getattr(self, name) < 1 or getattr(self, name) % rollout:
@@ -68,7 +85,12 @@ class Cell:
     @property
     def name(self) -> str:
         """The name of the cell's files."""
-        return f"{self.arm.name.replace(' ', '-')}-shift{self.train_shift:g}-seed{self.seed}"
+        return f"{file_name(self.arm.name)}-shift{self.train_shift:g}-seed{self.seed}"
+
+
+def file_name(name: str) -> str:
+    """A name as part of a file's name."""
+    return name.replace(" ", "-")
 
 
 @dataclass(frozen=True)
@@ -77,7 +99,7 @@ class Study:
 
     Attributes:
         name: of the study and its run folder.
-        world: command-line name.
+        world: id, command-line name, or class.
         arms: in the order in which they run.
         quick: whether this is the short form, which the page says.
         test_ambiguous: certified ambiguous levels of the last test.
@@ -88,7 +110,7 @@ class Study:
     """
 
     name: str
-    world: str
+    world: str | type[World]
     arms: tuple[Arm, ...]
     quick: bool = False
     test_ambiguous: int = 64
@@ -101,8 +123,11 @@ class Study:
         """Refuses tests during training that are larger than the last one, whose levels they take.
 
         Raises:
-            InputError: they are, or a class of levels is not tested at all.
+            InputError: they are, a class of levels is not tested at all, or two arms have one name (in their files).
         """
+        names = [file_name(arm.name) for arm in self.arms]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise InputError(f"arms: {', '.join(sorted(twice))} is there more than once; every arm needs its own name")
         for name in ("ambiguous", "distinguishing"):
             timing, full = getattr(self, f"timing_{name}"), getattr(self, f"test_{name}")
             if not 1 <= timing <= full:
@@ -114,6 +139,8 @@ class Study:
 
     def levels(self) -> tuple[LevelSet, LevelSet]:
         """The certified levels of the last test, and those of the tests during training (some of the same)."""
+        from astray.experiments.evaluation import test_levels  # which imports torch, while a study is only said
+
         arguments = dict(self.arguments)
         if arguments.get("split") == "train":
             arguments["split"] = "test"
@@ -128,35 +155,15 @@ class Study:
         """Everything that rows depend on, as JSON holds it."""
         names = [REFERENCES, *(cell.name for cell in self.cells())]
         goals = list(find_world(self.world).goals)
-        return json.loads(json.dumps(asdict(self) | {"goals": goals, "cells": names}))
+        return json.loads(json.dumps(asdict(self) | {"goals": goals, "cells": names}, default=_plain))
 
 
-def select(
-    study: Study,
-    policies: Sequence[str] | None = None,
-    seeds: int | None = None,
-    train_shifts: Sequence[float] | None = None,
-) -> Study:
-    """The study with fewer arms, another number of seeds, or other train shifts.
-
-    Raises:
-        InputError: an unknown policy, no policy, seed or train shift at all, or a train shift outside [0, 1].
-    """
-    for name, values in (("policies", policies), ("train-shifts", train_shifts)):
-        if values is not None and not len(values):
-            raise InputError(f"{name}: at least one is needed")
-    if policies is not None:
-        known = tuple(dict.fromkeys(arm.policy for arm in study.arms))
-        chosen = {choose("policies", policy, known) for policy in policies}
-        study = replace(study, arms=tuple(arm for arm in study.arms if arm.policy in chosen))
-    if seeds is not None:
-        if seeds < 1:
-            raise InputError(f"seeds={seeds} must be at least 1")
-        study = replace(study, arms=tuple(replace(arm, seeds=seeds) for arm in study.arms))
-    if train_shifts is not None:
-        for shift in train_shifts:
-            if not 0 <= shift <= 1:
-                raise InputError(f"train-shifts: {shift:g} is a probability, so it must lie in [0, 1]")
-        shifts = tuple(dict.fromkeys(float(shift) for shift in train_shifts))
-        study = replace(study, arms=tuple(replace(arm, train_shifts=shifts) for arm in study.arms))
-    return study
+def _plain(value: Any) -> Any:
+    """What is neither number, text, list nor dict, as JSON can hold it: a class or function by its full name."""
+    if isinstance(value, partial):
+        return {"call": _plain(value.func), **dict(enumerate(value.args)), **value.keywords}
+    if isinstance(value, type) or callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    raise InputError(
+        f"a study cannot hold {value!r}: give a number, a text, a class, a function or a functools.partial"
+    )

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from astray.experiments.__main__ import main, studies
+from astray.experiments.__main__ import main
 from astray.experiments.play import move_of, play_world
+from astray.experiments.selection import studies
 
 
 def run(*arguments, monkeypatch):
@@ -34,6 +35,13 @@ def test_worlds(monkeypatch, capsys):
         (["run", "cheese-corner", "--seeds", "0"], ["seeds=0"]),
         (["run", "cheese-corner", "--train-shifts", "0", "1.5"], ["1.5", "[0, 1]"]),
         (["run", "cheese-corner", "--jobs", "0"], ["jobs=0"]),
+        (["run", "cheese-corner", "--arms", "mpl"], ["arms='mpl'", "did you mean 'mlp'"]),
+        (["run", "cheese-corner", "--set", "stpes=4096"], ["set='stpes'", "did you mean 'steps'"]),
+        (["run", "cheese-corner", "--set", "steps=many"], ["steps=many", "integer"]),
+        (["run", "cheese-corner", "--set", "steps"], ["set='steps'", "field=value"]),
+        (["run", "nowhere.py"], ["study='nowhere.py'", "Python file"]),
+        (["curve", "nowhere"], ["folder='nowhere'", "config.json"]),
+        (["compare", "nowhere", "here"], ["folder='nowhere'", "config.json"]),
         (["play", "chese-corner"], ["did you mean 'cheese-corner'"]),
         (["play", "cheese-corner", "--size", "2"], ["size=2"]),
         (["play", "cheese-corner", "--shift", "2"], ["shift=2"]),
@@ -83,7 +91,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence_and_status_1(tmp_path):
 
 
 def test_studies_are_found_by_file_name():
-    assert list(studies()) == ["cheese-corner"]
+    assert studies() == ("cheese-corner",)
 
 
 def test_importing_astray_brings_no_torch():

@@ -35,6 +35,17 @@ def test_every_file_is_in_the_layout():
         assert any((ROOT / folder / name).exists() for folder in ("envs", "agents", "experiments")), name
 
 
+def test_the_study_is_measured(tmp_path, monkeypatch, capsys):
+    (study,) = (block for block in blocks("python") if "STUDY" in block)
+    path = tmp_path / "curious.py"
+    path.write_text(study)
+    monkeypatch.setattr("sys.argv", ["astray", "run", str(path), "--dry-run", "--jobs", "1"])
+    main()
+    assert re.search(
+        r"21 cells.*plain .* 10 .*102,400.*curious .*About \d+ (s|min) with", capsys.readouterr().out, re.DOTALL
+    )
+
+
 @pytest.mark.parametrize("line", [line for line in blocks("sh")[1].splitlines()])
 def test_commands_parse(line, monkeypatch, capsys):
     command = shlex.split(line, comments=True)
