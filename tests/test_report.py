@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from astray.experiments.curves import plot_curve, plot_modes
-from astray.experiments.drawing import save_figure
+from astray.experiments.charts import plot_modes
+from astray.experiments.curves import plot_curve
+from astray.experiments.drawing import save_figure, sign
 from astray.experiments.report import write_report
 
 SHIFTS = {
@@ -115,13 +116,13 @@ def write_run(folder: Path, rows: pd.DataFrame, finished=("mlp",), failed=(), co
     for cell in finished:
         (folder / "rows" / f"{cell}.parquet").touch()
     for cell in failed:
-        (folder / "rows" / f"{cell}.error.txt").write_text("Traceback\nValueError: <too> small")
+        (folder / "rows" / f"{cell}.error.txt").write_text("Traceback\nValueError: <too> small", encoding="utf-8")
     config = {
         "name": "cheese-corner",
         "world": "cheese-corner",
         "cells": [*finished, *failed, *coming],
     } | config
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     rows.to_parquet(folder / "rows.parquet")
     return folder
 
@@ -137,14 +138,21 @@ def run(rows, tmp_path_factory):
         rows,
         arms=[{"name": "mlp", "policy": "mlp", "steps": 102400, "settings": {"gamma": 0.97}, "seeds": 5}],
     )
-    (folder / "episodes.json").write_text(json.dumps([EPISODE]))
-    (folder / "environment.json").write_text(json.dumps({"versions": {"torch": "2.13"}, "machine": "x, 2 cores"}))
+    (folder / "episodes.json").write_text(json.dumps([EPISODE]), encoding="utf-8")
+    first = {
+        "commit": "cb9aa97",
+        "versions": {"torch": "2.13", "stable_baselines3": "2.9.2", "zipp": "3.2"},
+        "machine": {"cores": 2, "gpus": []},
+    }
+    (folder / "environment.json").write_text(json.dumps(first), encoding="utf-8")
+    later = first | {"machine": {"cores": 64, "gpus": ["H100", "H100"]}}
+    (folder / "environment-2.json").write_text(json.dumps(later), encoding="utf-8")
     write_report(folder)
     return folder
 
 
 def test_page_has_claims_numbers_and_all_arms(run):
-    page = (run / "report.html").read_text()
+    page = (run / "report.html").read_text(encoding="utf-8")
     claims = re.findall(r'<div class="claim"><strong>(.*?)</strong>, train shift 0. (\w+)', page)
     assert claims == [
         ("mlp", "Misgeneralization"),
@@ -156,12 +164,28 @@ def test_page_has_claims_numbers_and_all_arms(run):
     for name in ("random", "mlp, untrained", "mlp, state-blind", "expert: cheese", "expert: corner"):
         assert f"<td>{name}</td>" in page
     assert "go south → entered_corner" in page
-    assert "torch: 2.13" in page
     assert "quick run" not in page and "Still to come" not in page
 
 
+def test_page_says_what_the_run_was_made_with(run):
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<dd>cb9aa97</dd>" in page
+    assert "<dd>cores 2, gpus none</dd>" in page and "<dd>cores 64, gpus (H100, H100)</dd>" in page
+    assert "<dd>torch 2.13, stable_baselines3 2.9.2" in page and "1 other package<" in page and "zipp 3.2" in page
+    assert "settings (gamma 0.97), seeds 5" in page
+
+
+def test_every_figure_says_how_to_draw_it_again(run):
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for number, name in enumerate(("train_shift", "preference", "step", "matrix", "margin", "modes"), start=1):
+        caption = re.search(rf"<b>Figure {number}.</b>(.*?)</figcaption>", page, flags=re.DOTALL)
+        assert caption is not None
+        assert f"<code>astray curve {run} --figure {name}</code>" in caption[1]
+        assert "mlp 5" in caption[1] and "distinguishing levels" in caption[1]
+
+
 def test_page_needs_no_other_file(run):
-    page = (run / "report.html").read_text()
+    page = (run / "report.html").read_text(encoding="utf-8")
     sources = re.findall(r'(?:src|href)="(.*?)"', page)
     assert sources and all(source.startswith(("data:", "#")) for source in sources)
     assert "@import" not in page and "url(" not in page
@@ -169,12 +193,15 @@ def test_page_needs_no_other_file(run):
 
 def test_figures_are_written_whole_and_alike(run, rows, tmp_path):
     names = {path.stem for path in (run / "figures").iterdir()}
-    assert names == {"train_shift", "steps", "margin", "modes"}
+    assert names == {"train_shift", "preference", "step", "matrix", "margin", "modes"}
     assert all(path.stat().st_size > 5000 for path in (run / "figures").iterdir())
     assert {path.name for path in run.iterdir()} == {
-        "config.json", "environment.json", "episodes.json", "figures", "report.html", "rows", "rows.parquet"
+        "config.json", "environment.json", "environment-2.json", "episodes.json", "figures", "report.html", "rows",
+        "rows.parquet",
     }  # fmt: skip
-    save_figure(plot_modes(rows, "cheese", "corner"), tmp_path / "modes")
+    again = plot_modes(rows, "cheese", "corner")
+    sign(again, f"astray curve {run} --figure modes")
+    save_figure(again, tmp_path / "modes")
     for ending in ("png", "svg"):
         assert (tmp_path / f"modes.{ending}").read_bytes() == (run / "figures" / f"modes.{ending}").read_bytes()
 
@@ -182,19 +209,19 @@ def test_figures_are_written_whole_and_alike(run, rows, tmp_path):
 def test_partial_run_says_what_is_missing(tmp_path):
     rows = make_rows(("mlp",)).query("train_shift.isna() or train_shift == 0")
     folder = write_run(tmp_path / "run", rows, failed=["bad"], coming=["later-a", "later-b"], quick=True)
-    page = write_report(folder).read_text()
+    page = write_report(folder).read_text(encoding="utf-8")
     assert "1 of\n4 cells are finished" in page
     assert "Still to come: later-a, later-b." in page
     assert "Failed: bad" in page and "ValueError: &lt;too&gt; small" in page
     assert "A quick run" in page
     assert "Undecided" in page and "no decorrelated arm" in page
     (folder / "rows" / "later-a.parquet").touch()
-    assert "Still to come: later-b." in write_report(folder).read_text()
+    assert "Still to come: later-b." in write_report(folder).read_text(encoding="utf-8")
 
 
 def test_without_train_shift_zero_there_is_no_claim(tmp_path):
     rows = make_rows(("mlp",)).query("train_shift == 1")
-    assert "there is no claim" in write_report(write_run(tmp_path / "run", rows)).read_text()
+    assert "there is no claim" in write_report(write_run(tmp_path / "run", rows)).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("x", "panels"), [("train_shift", 3), ("step", 8), ("margin", 8)])
