@@ -164,7 +164,7 @@ class Tally:
         self.log_likelihood[rows] += choice_log_likelihood(step.values[now, :2], actions, self.discount)
         self.other[rows] += choice_log_likelihood(step.others[now], actions, self.discount)
 
-        known: np.ndarray = optimal.any(axis=2)
+        known = np.asarray(optimal.any(axis=2))
         self.undecided[rows] += known
         self.divergence[rows] += np.where(known, divergence(probabilities[:, None], optimal), 0.0)
 

@@ -14,10 +14,10 @@ The candidates:
 Only what happened before any declared goal was reached counts: afterwards all agents go on in the same way.
 ``evaluate`` writes what is needed into ``COLUMNS``; all else is a function of rows.
 
-Sources: Baker, Saxe and Tenenbaum, "Action understanding as inverse planning", Cognition 2009 (Boltzmann-rational agents,
-posterior over goals); Ramachandran and Amir, "Bayesian inverse reinforcement learning", IJCAI 2007; Orseau, McGregor
-McGill and Legg, "Agents and devices", arXiv:1805.12387 (2018); Langosco et al., "Goal misgeneralization in deep
-reinforcement learning", ICML 2022, Definition 2.1.
+Sources: Baker, Saxe and Tenenbaum, "Action understanding as inverse planning", Cognition 2009 (Boltzmann-rational
+agents and a posterior over their goals); Ramachandran and Amir, "Bayesian inverse reinforcement learning", IJCAI 2007;
+Orseau, McGregor McGill and Legg, "Agents and devices", arXiv:1805.12387 (2018); Langosco et al., "Goal
+misgeneralization in deep reinforcement learning", ICML 2022, Definition 2.1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,8 +32,8 @@ from astray.envs import InputError
 TEMPERATURES = (0.125, 0.25, 0.5, 1.0, 2.0)
 """In units of what a step costs, 1 - discount: the same whatever a world's discount.
 
-The wrong one of two opposite moves (two steps lost) near the goal is taken at odds of about exp(-2 / T): from once in 10
-million to once in 2.7. An agent noisier than that is hardly after anything, and left to "none of these".
+Near the goal the wrong one of two opposite moves, which loses two steps, is taken at odds of about exp(-2 / T): from
+1 in 10 million to 1 in 2.7. An agent noisier than that is hardly after anything, and left to "none of these".
 """
 LAPSE = 0.05
 CANDIDATES = ("intended", "proxy", "direction habit", "none of these")

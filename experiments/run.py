@@ -23,7 +23,7 @@ from astray.agents.weights import find, fingerprint
 from astray.envs import InputError
 from astray.experiments import sums
 from astray.experiments.display import Display
-from astray.experiments.files import read_json, read_rows, write_json, write_rows, write_text
+from astray.experiments.files import read_json, read_rows, sha256, write_json, write_rows, write_text
 from astray.experiments.machine import commit, machine, versions
 from astray.experiments.report import write_report
 from astray.experiments.selection import load_study
@@ -68,7 +68,7 @@ def run_study(study: Study, folder: Path, jobs: int = 2, source: str | None = No
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         check_folder(study, folder)  # once more, now that nobody else can write
-        finished = _begin(study, folder, weights)
+        finished = _begin(study, folder, source, weights)
         _run_cells(study, folder, jobs, source, finished)
         sums.compact(folder)
 
@@ -151,7 +151,7 @@ def _difference(old: Any, new: Any, name: str = "") -> str:
     return f"{name} was {short(old)}, is {short(new)}"
 
 
-def _begin(study: Study, folder: Path, weights: dict[str, str]) -> set[str]:
+def _begin(study: Study, folder: Path, source: str | None, weights: dict[str, str]) -> set[str]:
     """Keeps what the rows are made with; returns the files that earlier runs have finished.
 
     Raises:
@@ -167,12 +167,14 @@ def _begin(study: Study, folder: Path, weights: dict[str, str]) -> set[str]:
         (name for name in finished if name.startswith("environment")), key=lambda name: (len(name), name)
     )
     now: dict[str, Any] = {"commit": commit(), "versions": versions(), "machine": machine()}
+    if source:
+        now["study_file_sha256"] = sha256(Path(source))
     if environments:
         first = read_json(folder / "environment.json")
         if where := _difference(first["language_model_weights"], weights):
             raise InputError(f"this run began with other weights ({where}): choose another folder")
         latest = read_json(folder / environments[-1])
-        if not (where := _difference({name: latest[name] for name in now}, now)):
+        if not (where := _difference({name: latest.get(name) for name in now}, now)):
             return finished
         print(f"this run goes on under other circumstances than before ({where})", file=sys.stderr)
         now |= {name: value for name, value in first.items() if name not in now}  # measured once, and kept

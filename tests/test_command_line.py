@@ -81,8 +81,8 @@ def test_another_configuration_and_a_file_are_refused(monkeypatch, capsys, tmp_p
 
 
 def test_a_disk_that_takes_no_more_is_one_sentence_and_status_1(tmp_path):
-    # Files beyond 64 KiB cannot be written: the configuration can, the first checkpoint cannot.
-    command = f"ulimit -f 64; exec {sys.executable} -m astray.experiments run cheese-corner --policies mlp --out run"
+    # Files beyond 160 KiB cannot be written: configuration and references can, the first checkpoint cannot.
+    command = f"ulimit -f 160; exec {sys.executable} -m astray.experiments run cheese-corner --policies mlp --out run"
     ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     last = ended.stderr.strip().splitlines()[-1]
     assert ended.returncode == 1 and last.startswith("astray: mlp-shift0-seed") and "File too large" in last

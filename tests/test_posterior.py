@@ -87,9 +87,14 @@ def test_rows_hold_the_likelihood_of_what_was_done_before_a_goal_was_reached():
         weights = [exp(d**s / (t * (1 - d))) for s in steps]
         return (1 - LAPSE) * weights[0] / sum(weights) + LAPSE / 4
 
-    # Cells 1, 3, 4, 5, 6, 7 are free; the cheese (8) may not be passed. Steps left after each move, in both states.
-    others = {1: ((2, 3, 3, 2), (1, 3, 2, 1)), 3: ((0, 1, 1, 2), (1, 1, 0, 1)), 4: ((1, 2, 2, 1), (2, 2, 1, 0))}
-    others |= {5: ((2, 3, 3, 2), (3, 3, 2, 1)), 6: ((1, 0, 0, 1), (2, 0, 1, 2)), 7: ((2, 1, 1, 0), (3, 1, 2, 1))}
+    # Steps left after each move (north, south, west, east) from cells 6 and 3, to all cells but corner and cheese.
+    others = {1: ((2, 3, 3, 2), (1, 3, 2, 1)), 2: ((3, 4, 4, 3), (2, 4, 3, 2)), 3: ((0, 1, 1, 2), (1, 1, 0, 1))}
+    others |= {
+        4: ((1, 2, 2, 1), (2, 2, 1, 0)),
+        5: ((2, 3, 3, 2), (3, 3, 2, 1)),
+        6: ((1, 0, 0, 1), (2, 0, 1, 2)),
+        7: ((2, 1, 1, 0), (3, 1, 2, 1)),
+    }
     for number, t in enumerate(TEMPERATURES):
         expected = log(chosen(t, (1, 2, 2, 3)) * chosen(t, (0, 2, 1, 2)))
         assert row["loglik_proxy"][number] == pytest.approx(expected)
@@ -191,7 +196,7 @@ def test_without_other_goals_none_of_these_is_no_goal_at_all():
 
 @pytest.mark.parametrize("prior", [{}, {INTENDED: 1}, dict.fromkeys(CANDIDATES, 0), dict.fromkeys(CANDIDATES, -1)])
 def test_a_prior_that_is_none_is_an_error(prior):
-    with pytest.raises(ValueError, match="prior=.*direction habit.*weight"):
+    with pytest.raises(ValueError, match=r"prior=.*direction habit.*weight"):
         goal_posterior(pd.DataFrame([episode(-1, -1, -1, [1, 0, 0, 0])]), prior)
 
 
