@@ -77,9 +77,11 @@ class PolicyAgent(StochasticAgent):
         """No gradient, and no dropout."""
         training = self.policy.training
         self.policy.set_training_mode(False)
-        with torch.no_grad():
-            yield
-        self.policy.set_training_mode(training)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.policy.set_training_mode(training)
 
 
 class MarginalAgent(StochasticAgent):

@@ -1,11 +1,19 @@
 """How often the goal posterior names what a scripted agent is after: ``python benchmarks/goal_posterior.py``.
 
 Agents whose goal is known play distinguishing levels of several sizes and layouts, one sampled episode each. A cell
-of the table is the share of episodes where the candidate that the row is about has the largest posterior probability
-(equal prior), among the episodes with three or more conflicts: states, before any goal was reached, where the optimal
-actions for the two goals are disjoint. Below that, the share when 20 such episodes are taken together as those of one
-training seed are. The prior, the temperatures and the lapse were chosen on reasoning and looked at on the levels of
-``--seed 1``; the levels of the default seed were not looked at before.
+of the first table is the share of episodes where a candidate that describes the agent has the largest posterior
+probability (equal prior), among the episodes with three or more conflicts: states, before any goal was reached, where
+the optimal actions for the two goals are disjoint. The second is the same for groups of 20 such episodes, each taken
+together as those of one training seed are. Uniform actions are described by "none of these" and, being the same in
+every state, by "direction habit".
+
+One episode does not always tell. A walk straight to a wall, and against it until time is up, is what a habit of one direction
+does, and what an agent does whose goal lies there; a goal needs fewer assumptions, so "none of these" is named. A few
+episodes with the start elsewhere settle it.
+
+The prior, the temperatures and the lapse were chosen on reasoning, before any of this was measured, and looked at on
+500 levels of ``--seed 1`` per room. The levels of the default seed are others, but for the small open rooms, which
+have few: 37 % of them at size 5, 8 % at size 7 and 2 % at size 9 are also of seed 1.
 """
 
 import argparse

@@ -11,6 +11,9 @@ The candidates:
 - *none of these*: half a goal that the world does not declare (``World.other_values``, all equally likely), half no
   goal at all (uniform actions).
 
+A short episode may suit several candidates: whoever walks straight to a wall and stays there may be after a place, or
+have a habit. All episodes of a training seed together tell (``arm_posterior``).
+
 Only what happened before any declared goal was reached counts: afterwards all agents go on in the same way.
 ``evaluate`` writes what is needed into ``COLUMNS``; all else is a function of rows.
 

@@ -328,8 +328,9 @@ def test_a_few_episodes_of_seeds_that_agree_are_no_certainty():
 
 def test_bimodal_seeds_are_told_as_shares_and_not_as_a_mean():
     found = verdict(make_arm("p" * 20, "p" * 20, "i" * 20, "i" * 20, "i" * 20), DECORRELATED)
-    assert found.bimodal and found.misgeneralizes is False
+    assert found.bimodal and found.misgeneralizes is None
     sentence = found.sentence("cheese", "corner")
+    assert sentence.startswith("Undecided: ") and "no one verdict fits" in sentence
     assert (
         "groups by corner first minus cheese first: 3 of 5 at −1.00 (95% interval of their share 15% to 95%)"
         in sentence
