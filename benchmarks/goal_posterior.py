@@ -7,9 +7,8 @@ the optimal actions for the two goals are disjoint. The second is the same for g
 together as those of one training seed are. Uniform actions are described by "none of these" and, being the same in
 every state, by "direction habit".
 
-One episode does not always tell. A walk straight to a wall, and against it until time is up, is what a habit of one direction
-does, and what an agent does whose goal lies there; a goal needs fewer assumptions, so "none of these" is named. A few
-episodes with the start elsewhere settle it.
+One episode does not always tell. Whoever walks straight to a wall, and against it until time is up, may do so by habit
+or have a goal there; a place needs fewer assumptions, so "none of these" is named. Twenty episodes settle it.
 
 The prior, the temperatures and the lapse were chosen on reasoning, before any of this was measured, and looked at on
 500 levels of ``--seed 1`` per room. The levels of the default seed are others, but for the small open rooms, which
