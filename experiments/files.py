@@ -55,7 +55,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a whole JSON file."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """What ``write_json`` writes."""
+    return json.dumps(value, indent=2) + "\n"
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
@@ -110,4 +115,9 @@ def is_complete(path: Path) -> bool:
 
 def sha256(path: Path) -> str:
     """A file's SHA-256, in hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256_of(path.read_bytes())
+
+
+def sha256_of(content: bytes) -> str:
+    """The SHA-256 of a file that holds this, in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()

@@ -23,7 +23,16 @@ from astray.agents.weights import find, fingerprint
 from astray.envs import InputError
 from astray.experiments import sums
 from astray.experiments.display import Display
-from astray.experiments.files import read_json, read_rows, sha256, write_json, write_rows, write_text
+from astray.experiments.files import (
+    as_json,
+    read_json,
+    read_rows,
+    sha256,
+    sha256_of,
+    write_json,
+    write_rows,
+    write_text,
+)
 from astray.experiments.machine import commit, machine, versions
 from astray.experiments.report import write_report
 from astray.experiments.selection import load_study
@@ -124,6 +133,8 @@ def check_folder(study: Study, folder: Path) -> None:
         raise InputError(f"out={str(folder)!r} is a file: choose a folder")
     path = folder / "config.json"
     if not path.exists():
+        if sums.registered(folder).get("config.json") == sha256_of(as_json(study.config()).encode()):
+            return  # it was removed, and is made again
         if folder.exists() and any(not each.name.startswith(".") for each in folder.iterdir()):
             raise InputError(f"out={str(folder)!r} holds other files and no config.json: choose another folder")
         return

@@ -17,8 +17,8 @@ NAME = "SHA256SUMS"
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 DERIVED = re.compile(r"(rows\.parquet|episodes\.json|maps\.json|report\.html|figures/.*)")
 """What is made from other files, and can be made again."""
-FINAL = ("*.json", "*.parquet", "*.html", "figures/*.*", "rows/*.parquet")
-"""Where a file lies only when it is finished."""
+FINAL = re.compile(r"([^/]*|figures/.*|rows/.*\.parquet)")
+"""Where a file lies only when it is finished, but for ``SHA256SUMS``."""
 
 
 def register(folder: Path, paths: Iterable[Path]) -> None:
@@ -85,13 +85,11 @@ def check(folder: Path) -> set[str]:
     sums = registered(folder)
     if not sums:
         print(f"{folder / NAME} is not there or empty: files are taken as they are", file=sys.stderr)
-    gone = [name for name in sums if not (folder / name).exists()]
+    gone = sorted(name for name in sums if not (folder / name).exists())
     if gone:
         print(f"{folder}: gone: {_some(gone)}", file=sys.stderr)
-    lying = {path.relative_to(folder).as_posix() for pattern in FINAL for path in folder.glob(pattern)}
-    if sums and (unlisted := sorted(lying - set(sums))):
-        why = "an interrupted run, or lost lines"
-        print(f"{folder}: not in {NAME} ({why}), so to be made again: {_some(unlisted)}", file=sys.stderr)
+    if sums and (unlisted := _unlisted(folder, sums)):
+        print(f"{folder}: not in {NAME} (an interrupted run, or damaged lines): {_some(unlisted)}", file=sys.stderr)
     there = {name for name in sums if name not in gone and _rows_of(name) not in gone}
     changed = sorted(name for name in there if sha256(folder / name) != sums[name])
     for name in changed:
@@ -102,6 +100,13 @@ def check(folder: Path) -> set[str]:
             )
         print(f"{folder / name} is damaged, or its writing was interrupted: to be made again", file=sys.stderr)
     return there - {*changed}
+
+
+def _unlisted(folder: Path, sums: dict[str, str]) -> list[str]:
+    """Files that lie there as if they were finished: of finished cells, or under a name that only such files have."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    names = [path.relative_to(folder).as_posix() for path in files if ".tmp" not in str(path.relative_to(folder))]
+    return [name for name in names if name not in (*sums, NAME) and (_rows_of(name) in sums or FINAL.fullmatch(name))]
 
 
 def _some(names: list[str]) -> str:

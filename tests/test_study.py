@@ -269,7 +269,6 @@ STUDY = replace(TINY, name="own", world=Pantry, arms=(CURIOUS, OWN))
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """A study file with its own world, reward and curiosity; as in a user's folder."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     monkeypatch.setenv("BROKEN", str(tmp_path / "broken"))
     path = tmp_path / "own study.py"
@@ -418,6 +417,20 @@ def test_a_damaged_file_of_rows_is_named(tiny, tmp_path):
     path.write_bytes(content)
     with pytest.raises(OSError, match=re.escape(str(path))):
         run_study(TINY, folder)
+
+
+def test_what_was_removed_is_made_again(tiny, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny, folder)
+    removed = ["config.json", "environment.json", f"rows/{TINY.cells()[0].name}.parquet"]
+    for name in removed:
+        (folder / name).unlink()
+    run_study(TINY, folder)
+    assert f"gone: {', '.join(sorted(removed))}" in capsys.readouterr().err
+    assert_frame_equal(rows(tiny), rows(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        run_study(Selection(seeds=1).of(TINY), folder)
 
 
 def test_a_cell_that_is_killed_is_told(tmp_path):
