@@ -260,6 +260,8 @@ def killed(out: Path, how: str, moment: float, from_folder: bool) -> str:
     (os.kill if alone else os.killpg)(process.pid, KILLS[how][1])
     # If alone: its cell, which holds the pipe, may go on for a while.
     said = process.communicate()[1] if not alone else str(process.wait())
+    if process.returncode == 0:
+        return unlike_undisturbed(out) or NOT_REACHED  # it was about to end
     if how == "Ctrl-C" and (process.returncode != 130 or not_one_sentence(said)):
         since = "the folder was there" if from_folder else "the start"
         return f"{moment:.1f} s after {since}: status {process.returncode}, {not_one_sentence(said)}"
@@ -527,12 +529,16 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"PART {unknown[0]!r} must be one of {', '.join(PARTS)}")
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored, and by all we start, if we run in the background
     if not HERE.name.startswith(PREFIX):
         return from_outside()
 
     import astray.experiments.cell
     import astray.experiments.run  # noqa: F401 (what forks need)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore Ctrl-C
     STUDY.write_text(STUDY_TEXT)
     undisturbed(WHOLE)
     tried, held, missed = Counter(), Counter(), Counter()

@@ -132,6 +132,9 @@ def doctor() -> None:
 
 def main() -> None:
     """Runs the command line. Exit status 2 for bad input, 1 for what goes wrong later, 130 for Ctrl-C."""
+    if sys.getfilesystemencoding() != "utf-8":  # TensorBoard and Matplotlib take no other names of files
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-m", "astray.experiments", *sys.argv[1:]])
     commands = {
         "worlds": show_worlds,
         "play": play,

@@ -1,5 +1,6 @@
 """The figures of a run: those that its rows can fill, their captions, and the commands that draw them again."""
 
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,7 +53,12 @@ class Run:
 
     def command(self, name: str) -> str:
         """The command that draws a figure again."""
-        return f"astray curve {shlex.quote(str(self.folder))} --figure {name}"
+        return f"astray curve {shown(self.folder)} --figure {name}"
+
+
+def shown(folder: Path) -> str:
+    """A folder's name as one types it, in text that can be drawn and printed whatever the locale is."""
+    return shlex.quote(os.fsencode(folder).decode(errors="replace"))
 
 
 def read_maps(folder: Path) -> list[dict[str, Any]]:
@@ -90,7 +96,7 @@ def draw(folders: Sequence[Path], name: str = "train_shift", out: Path | None = 
         if name not in AXES:
             raise InputError(f"figure={name!r} of several runs must be one of {', '.join(AXES)}")
         figure = plot_overlay({_short(folder, folders): rows for folder, (_, rows) in opened.items()}, name)
-        sign(figure, f"astray curve {shlex.join(map(str, folders))} --figure {name}")
+        sign(figure, f"astray curve {' '.join(map(shown, folders))} --figure {name}")
         out = out or Path(f"{name}-of-{'-'.join(folder.resolve().name for folder in opened)}")
         save_figure(figure, out)
         return out
@@ -114,8 +120,8 @@ def _drawn(run: Run, name: str, make: Callable[[], Figure]) -> Figure:
 
 def _short(folder: Path, folders: Sequence[Path]) -> str:
     """A run's name in a legend: its folder's, where that is no other's too."""
-    name = folder.resolve().name
-    return str(folder) if [each.resolve().name for each in folders].count(name) > 1 else name
+    name = shown(Path(folder.resolve().name))
+    return shown(folder) if [each.resolve().name for each in folders].count(name) > 1 else name
 
 
 def _offers(run: Run) -> dict[str, tuple[Callable[[], Figure], str]]:

@@ -9,7 +9,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from astray.experiments.drawing import save_figure
-from astray.experiments.figures import Run, draw_figures, read_maps
+from astray.experiments.figures import Run, draw_figures, read_maps, shown
 from astray.experiments.files import read_json, read_rows, write_text
 from astray.experiments.machine import MAIN_PACKAGES
 from astray.experiments.metrics import last_checkpoint, success
@@ -53,7 +53,7 @@ def write_report(run_folder: str | Path) -> Path:
     fields = {name: value for name, value in config.items() if name not in ("arms", "cells")}
     page = environment.get_template("report.html.jinja").render(
         title=rows["study"].iloc[0],
-        folder=folder,
+        folder=shown(folder),
         quick=config.get("quick", False),
         cells=_cells(folder, config.get("cells", [])),
         claims=_claims(rows, intended, proxy),
