@@ -529,9 +529,6 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"PART {unknown[0]!r} must be one of {', '.join(PARTS)}")
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored, and by all we start, if we run in the background
     if not HERE.name.startswith(PREFIX):
         return from_outside()
 
