@@ -57,7 +57,7 @@ def test_no_environment_changes_the_rows(finished, tmp_path):
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     elsewhere = {"TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "12345"}
     run(home / "Übung 1.py", home / "zweiter Läufer", jobs="2", **ascii_only, **elsewhere)
-    theirs = pd.read_parquet((home / "zweiter Läufer" / "rows.parquet").open("rb"))
+    theirs = pd.read_parquet(home / "zweiter Läufer" / "rows.parquet")
     assert_frame_equal(pd.read_parquet(finished / "rows.parquet"), theirs, check_exact=True)
 
 
