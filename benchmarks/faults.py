@@ -94,7 +94,7 @@ def command(out: Path, study: Path = STUDY, jobs: int = 1) -> list[str]:
 def start(arguments: list[str], **variables: str) -> subprocess.Popen[str]:
     """The real command, in a process group of its own."""
     words = [sys.executable, "-m", "astray.experiments", *arguments]
-    told = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     return subprocess.Popen(words, start_new_session=True, env=os.environ | variables, **told)
 
 
@@ -224,7 +224,7 @@ def undisturbed(out: Path) -> tuple[float, float]:
     while not out.exists() and process.poll() is None:
         time.sleep(0.005)
     folder = time.monotonic() - since
-    said = process.communicate()[1]
+    said = process.communicate()[0]
     assert process.returncode == 0, said
     return folder, time.monotonic() - since
 
@@ -238,39 +238,36 @@ def kills(count: int) -> Iterator[Attack]:
     print(f"kills: undisturbed {end:.1f} s, of which {folder:.1f} s before the folder is there", file=sys.stderr)
     ten = [how for how, (share, _) in KILLS.items() for _ in range(share)]
     for number in range(count):
-        rng = random.Random(number)
-        how, anywhere = ten[number % 10], rng.random() < 0.2
-        moment = rng.random() * (end if anywhere else end - folder)
-        yield Attack(f"kills: {how}", killed, (how, moment, not anywhere))
+        how = ten[number % 10]
+        yield Attack(f"kills: {how}", killed, (how, random.Random(number), folder, end))
 
 
-def killed(out: Path, how: str, moment: float, from_folder: bool) -> str:
-    """Kills a run some seconds after its start, or after its folder is there, and runs it again."""
+def killed(out: Path, how: str, rng: random.Random, folder: float, end: float) -> str:
+    """Kills a run some time after its start, or after its folder is there, and runs it again."""
     while True:
         process = start(command(out))
-        while from_folder and not out.exists() and process.poll() is None:
+        anywhere = rng.random() < 0.2
+        while not anywhere and not out.exists() and process.poll() is None:
             time.sleep(0.002)
-        time.sleep(moment)
+        time.sleep(rng.random() * (end if anywhere else end - folder))
         if process.poll() is None:
             break
         process.communicate()  # it was faster this time
         shutil.rmtree(out, ignore_errors=True)
-        moment *= 0.8
     alone = "main process" in how
     (os.kill if alone else os.killpg)(process.pid, KILLS[how][1])
     # If alone: its cell, which holds the pipe, may go on for a while.
-    said = process.communicate()[1] if not alone else str(process.wait())
-    if process.returncode == 0:
-        return unlike_undisturbed(out) or NOT_REACHED  # it was about to end
+    said = process.communicate()[0] if not alone else str(process.wait())
+    if "report: " in said:
+        return unlike_undisturbed(out) or NOT_REACHED  # it was on its way out
     if how == "Ctrl-C" and (process.returncode != 130 or not_one_sentence(said)):
-        since = "the folder was there" if from_folder else "the start"
-        return f"{moment:.1f} s after {since}: status {process.returncode}, {not_one_sentence(said)}"
+        return f"status {process.returncode}, {not_one_sentence(said)}"
     if not alone and (problem := half_written(out)):
         return problem
     before = set(out.glob("tensorboard/*/*/events.*"))
     done = {cell: max(steps(cell, before), default=0) for cell in out.glob("tensorboard/*")}
     again = start(command(out))
-    said = again.communicate()[1]
+    said = again.communicate()[0]
     if again.returncode:
         return f"the rerun ended with status {again.returncode}: {last_line(said)}"
     for cell, reached in done.items():
@@ -473,7 +470,7 @@ def elsewhere(out: Path, variables: dict[str, str], folder: Path, jobs: int) -> 
     out.parent.mkdir()
     study.write_text(STUDY_TEXT)
     process = start(command(out, study if folder != HERE else STUDY, jobs), **variables)
-    said = process.communicate()[1]
+    said = process.communicate()[0]
     return f"status {process.returncode}: {last_line(said)}" if process.returncode else unlike_undisturbed(out)
 
 
