@@ -5,9 +5,10 @@ from importlib import import_module
 
 import gymnasium as gym
 
+from astray.envs.errors import InputError, choose
 from astray.envs.levels import LevelSet
 from astray.envs.vector import world_class
-from astray.envs.world import InputError, World, choose
+from astray.envs.world import World
 
 __all__ = ["InputError", "LevelSet", "World", "find_world", "register_worlds", "worlds"]
 
@@ -27,8 +28,8 @@ def worlds() -> dict[str, type[World]]:
 def find_world(name: str | type[World]) -> type[World]:
     """The world with this command-line name ("cheese-corner") or id ("astray/CheeseCorner-v0").
 
-    Your own world is found by the id that you registered it under (with ``WorldEnv`` as the entry point), or given as
-    the class.
+    Your own world is found as "path/to/file.py:Class", by the id that you registered it under (with ``WorldEnv`` as the
+    entry point), or given as the class.
 
     Raises:
         InputError: there is none; the sentence shows the nearest name.
@@ -37,17 +38,23 @@ def find_world(name: str | type[World]) -> type[World]:
         return name
     if name in gym.registry and "world" in gym.registry[name].kwargs:
         return world_class(gym.registry[name].kwargs["world"])
+    if ".py:" in name:
+        return world_class(name)
     known = worlds()
     ids = tuple(world.id() for world in known.values())
     return known[choose("world", name, ids if name.startswith("astray/") else tuple(known))]
 
 
 def register_worlds() -> None:
-    """Registers every world with Gymnasium, as one environment and as a batch."""
-    for world in worlds().values():
+    """Registers every world with Gymnasium, as one environment and as a batch.
+
+    ``astray/World-v0`` is any world: ``gym.make("astray/World-v0", world="path/to/file.py:Class")``.
+    """
+    named = {world.id(): {"world": f"{world.__module__}:{world.__name__}"} for world in worlds().values()}
+    for name, arguments in (named | {"astray/World-v0": {}}).items():
         gym.register(
-            world.id(),
+            name,
             entry_point="astray.envs.vector:WorldEnv",
             vector_entry_point="astray.envs.vector:WorldVectorEnv",
-            kwargs={"world": f"{world.__module__}:{world.__name__}"},
+            kwargs=arguments,
         )

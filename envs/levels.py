@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from astray.envs.errors import InputError, choose
+
 Levels = dict[str, np.ndarray]
 """Struct of arrays: every array has one row per level."""
 
 LEVEL_CLASSES = ("ambiguous", "distinguishing", "neither")
 SPLITS = ("train", "test", "all")
 TEST_SHARE = 0.25
+TEST_SEED = 2**63
+"""Test levels come from here, out of the way of the small seeds that people train with."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -66,13 +70,19 @@ def fingerprints(*parts: np.ndarray) -> np.ndarray:
     """A 64-bit hash per level, ``uint64[n]``, of integer or boolean arrays with one row per level."""
     key = np.zeros(len(parts[0]), np.uint64)
     for part in parts:
-        rows = part.reshape(len(part), -1)
+        rows = np.ascontiguousarray(part).reshape(len(part), -1)
         if rows.dtype == bool:
             rows = np.packbits(rows, axis=1)
             rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))).view(np.uint64)
         for column in rows.T:
             key = mix((key ^ column.astype(np.uint64)) + _GOLDEN)
     return key
+
+
+def bits_of(numbers: Levels, n: int) -> np.ndarray:
+    """The 16 lowest bits of every number of n rows, ``uint8[n, 1, numbers, 16]``."""
+    columns = np.concatenate([values.reshape(n, -1) for values in numbers.values()], axis=1)
+    return (columns.astype(np.int64)[:, None, :, None] >> np.arange(16) & 1).astype(np.uint8)
 
 
 def in_split(fingerprint: np.ndarray, split: str) -> np.ndarray:
@@ -89,6 +99,34 @@ def take(levels: Levels, index: Any) -> Levels:
 def join(parts: Sequence[Levels]) -> Levels:
     """Several sets of levels as one."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def text_of(levels: Levels, index: int) -> str:
+    """A level as its numbers: a line ``name: 1 2 3`` for every array."""
+    return "\n".join(f"{name}: {' '.join(map(str, values[index].ravel() + 0))}" for name, values in levels.items())
+
+
+def numbers_of(text: str, like: Levels) -> Levels:
+    """A level from what ``text_of`` writes, with the names, shapes and types of another one.
+
+    Raises:
+        InputError: names the line, and the column where there is one.
+    """
+    found: Levels = {}
+    for number, line in enumerate(text.strip().splitlines(), start=1):
+        name, _, numbers = line.partition(":")
+        values = like[choose(f"level: line {number}, name", name.strip(), tuple(like))]
+        words = numbers.split()
+        for word in words:
+            if not word.removeprefix("-").isdecimal():
+                column = line.index(word, len(name) + 1) + 1
+                raise InputError(f"level: line {number}, column {column}: {word!r} is no whole number")
+        if len(words) != values[0].size:
+            raise InputError(f"level: line {number}: {name.strip()} has {values[0].size} numbers, not {len(words)}")
+        found[name.strip()] = np.array(words, int).astype(values.dtype).reshape(1, *values.shape[1:])
+    if missing := [name for name in like if name not in found]:
+        raise InputError(f"level: there is no line for {', '.join(missing)}")
+    return {name: found[name] for name in like}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,11 @@
 """Gymnasium's two views of a world: one environment, and many in one batch."""
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -9,16 +13,54 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from astray.envs.errors import InputError, choose
 from astray.envs.levels import Levels, join
-from astray.envs.world import InputError, World, choose
+from astray.envs.world import World
 
 
 def world_class(world: str | type[World]) -> type[World]:
-    """A world's class, or the class that "module:Class" names."""
-    if isinstance(world, str):
-        module, _, name = world.partition(":")
-        return getattr(import_module(module), name)
-    return world
+    """A world's class, or the class that "module:Class" or "path/to/file.py:Class" names.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not isinstance(world, str):
+        return world
+    source, _, name = world.rpartition(":")
+    module = module_at(source, "world") if source.endswith(".py") else import_module(source)
+    found = getattr(module, name, None)
+    if not isinstance(found, type) or not issubclass(found, World):
+        mine = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, World)]
+        raise InputError(f"world={world!r}: {source} defines no World {name!r}, only {', '.join(mine) or 'none'}")
+    return found
+
+
+def module_at(source: str, what: str) -> ModuleType:
+    """The module of a Python file, loaded once.
+
+    Args:
+        source: its path.
+        what: it defines, for messages.
+
+    Raises:
+        InputError: it is not there, or cannot be read as Python.
+    """
+    path = Path(source).resolve()
+    if not path.is_file():
+        raise InputError(f"{what}={source!r} is not there; give the path of a Python file")
+    name = f"{what}_at_{path.stem}"
+    if name in sys.modules and sys.modules[name].__file__ == str(path):
+        return sys.modules[name]
+    spec = spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # so that what it defines can be sent to other processes
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        del sys.modules[name]
+        raise InputError(f"{what}={source!r}, line {error.lineno}: {error.msg}") from None
+    return module
 
 
 def given_levels(world: World, options: dict[str, Any]) -> Levels:
@@ -74,7 +116,7 @@ class WorldEnv(gym.Env):
             raise gym.error.ResetNeeded("step() was called before reset(), or after the episode's end: call reset()")
         reward, terminated, truncated, events = self.world.step(np.array([action]))
         self._over = bool(terminated[0] or truncated[0])
-        names = tuple(name for name, happened in zip(self.world.event_names, events[0], strict=True) if happened)
+        names = tuple([name for name, so in zip(self.event_names, events[0].tolist(), strict=True) if so])
         return (
             self._observation(),
             float(reward[0]),

@@ -4,7 +4,6 @@ A world is B independent copies of one game, stepped together. ``astray.envs.vec
 batch of one) and a ``gym.vector.VectorEnv``; ``astray.agents.vec_env`` as a Stable-Baselines3 ``VecEnv``.
 """
 
-import difflib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,34 +13,35 @@ import numpy as np
 from gymnasium import spaces
 
 from astray.envs import text
-from astray.envs.levels import LEVEL_CLASSES, SPLITS, Draws, Levels, LevelSet, in_split, join, take
+from astray.envs.errors import InputError, choose
+from astray.envs.graph import NEVER, StateGraph, solve
+from astray.envs.levels import (
+    LEVEL_CLASSES,
+    SPLITS,
+    Draws,
+    Levels,
+    LevelSet,
+    bits_of,
+    fingerprints,
+    in_split,
+    join,
+    numbers_of,
+    take,
+    text_of,
+)
 
 MAX_ATTEMPTS = 10_000
 OBSERVATIONS = ("text", "bytes", "planes", "egocentric")
 STYLES = ("relative", "map")
 
 
-class InputError(ValueError):
-    """An argument that is not allowed; the sentence names it, its value and what is allowed."""
-
-
-def choose(name: str, value: Any, allowed: Sequence[Any]) -> Any:
-    """The value, if it is allowed.
-
-    Raises:
-        InputError: it is not; the sentence names the argument, the value, what is allowed and what is near.
-    """
-    if value in allowed:
-        return value
-    near = difflib.get_close_matches(str(value), [str(a) for a in allowed], 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}{hint}")
-
-
 class World(ABC):
     """B copies of one world, stepped together.
 
-    A subclass declares what follows, and says how to draw a level, begin it, advance it and show it.
+    A subclass declares what follows, and says how to draw a level (``sample``), where it starts (``start``), how it
+    goes on (``advance``) and how it is told (``sentences``). Dynamics are deterministic, ``advance`` reads nothing but
+    ``self.level`` and ``self.state`` and changes nothing but ``self.state``, and both hold integers and truth values:
+    then what every goal is worth on every level is found out by exploring the world's own rules.
 
     Attributes:
         action_texts: what each action is called.
@@ -53,25 +53,35 @@ class World(ABC):
             is called optimal or regret.
         shift_kind: what the shift changes: "level", "horizon", "continual" or "none".
         decorrelated: the arguments under which intended and proxy goal are independent (the control arm).
+        observations: which observations it offers, of ``OBSERVATIONS``.
+        max_text_length: the length of the longest sentence, in characters.
+        told: level arrays that say how a level is told, not what it is; they do not enter the fingerprint.
+        text_is_local: whether relative text is enough to walk by but not to plan by, as in a maze.
+        variants: arguments under which the contract is checked, beside none at all.
         instruction: the task in words, told to a language model once before every observation.
     """
 
     version: ClassVar[int] = 0
     action_texts: ClassVar[tuple[str, ...]]
-    event_names: ClassVar[tuple[str, ...]]
+    event_names: tuple[str, ...]
     goals: ClassVar[dict[str, str]]
     event_rewards: ClassVar[dict[str, float]]
-    discount: ClassVar[float]
+    discount: ClassVar[float] = 0.97
     expert_exact: ClassVar[bool] = True
-    shift_kind: ClassVar[str]
-    decorrelated: ClassVar[dict[str, Any]]
+    shift_kind: ClassVar[str] = "level"
+    decorrelated: ClassVar[dict[str, Any]] = {"shift": 1.0}
+    observations: ClassVar[tuple[str, ...]] = ("text", "bytes", "planes")
+    told: ClassVar[tuple[str, ...]] = ()
+    text_is_local: bool = False
+    variants: ClassVar[tuple[dict[str, Any], ...]] = ()
+    max_text_length: int
     instruction: str
 
     def __init__(
         self,
         num_envs: int = 1,
         *,
-        max_steps: int,
+        max_steps: int = 20,
         shift: float = 0.0,
         split: str = "all",
         observation: str = "text",
@@ -85,16 +95,17 @@ class World(ABC):
             raise InputError(f"max_steps={max_steps} must be at least 1")
         self.num_envs, self.max_steps, self.shift = num_envs, max_steps, float(shift)
         self.split = choose("split", split, SPLITS)
-        self.observation = choose("observation", observation, OBSERVATIONS)
+        self.observation = choose("observation", observation, self.observations)
         self.style = choose("style", style, STYLES)
         self.action_space = text.NamedDiscrete(self.action_texts)
-        self._goal_events = [self.event_names.index(event) for event in self.goals.values()]
+        self._goal_events = np.array([self.event_names.index(event) for event in self.goals.values()])
         self._pay = np.array([self.event_rewards.get(event, 0.0) for event in self.event_names])
         self._each_row = np.arange(num_envs)
         self._bank_size = min(64, max(4, 4096 // num_envs))
         self._bank: Levels = {}
         self.level: Levels = {}
         self.state: dict[str, np.ndarray] = {}
+        self._graph: StateGraph | None = None
         self._seeded = False
         self.seeds = np.zeros(num_envs, np.uint64)
         self.episode = np.full(num_envs, -1, np.int64)
@@ -105,15 +116,11 @@ class World(ABC):
     # ---------------------------------------------------------------- what a world says
     @abstractmethod
     def sample(self, draws: Draws) -> Levels:
-        """Draws one level per row of ``draws``; must hold ``fingerprint`` (``uint64[n]``) beside its own arrays."""
+        """Draws one level per row of ``draws``: arrays of integers or truth values, one row per level."""
 
     @abstractmethod
-    def solvable(self, levels: Levels) -> np.ndarray:
-        """Whether every goal can be reached in time, ``bool[n]``."""
-
-    @abstractmethod
-    def begin(self, rows: Any) -> None:
-        """Sets the state of some rows to the start of their new level."""
+    def start(self, levels: Levels) -> dict[str, np.ndarray]:
+        """The state in which n levels start: arrays of integers or truth values, one row per level."""
 
     @abstractmethod
     def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -123,29 +130,60 @@ class World(ABC):
     def sentences(self, rows: np.ndarray) -> list[str]:
         """What a language model reads, one text for each of some rows (``int[n]``)."""
 
-    @abstractmethod
-    def planes(self, rows: np.ndarray) -> np.ndarray:
-        """Feature planes of some rows, ``uint8[n, C, H, W]`` of zeros and ones."""
+    def solvable(self, levels: Levels) -> np.ndarray:
+        """Whether the intended goal can be reached in time, ``bool[n]``.
 
-    @abstractmethod
+        A world whose levels are so by construction, or that has a faster test, says so itself.
+        """
+        return solve(self, levels)[2]
+
+    def planes(self, rows: np.ndarray) -> np.ndarray:
+        """Feature planes of some rows, ``uint8[n, C, H, W]`` of zeros and ones.
+
+        Unless a world has its own: the 16 lowest bits of every number in level and state, ``uint8[n, 1, numbers, 16]``.
+        """
+        return bits_of(take(self.nameless(self.level) | self.state, rows), len(rows))
+
     def egocentric(self, rows: np.ndarray) -> np.ndarray:
         """Feature planes centred on the agents of some rows, ``uint8[n, C, H, W]``."""
+        raise NotImplementedError
 
     @property
-    @abstractmethod
     def plane_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of the planes that this world's observation shows."""
+        one = self.sample(Draws(np.zeros(1, np.uint64), np.zeros(1, np.uint64)))
+        return bits_of(one | self.start(one), 1).shape[1:]
 
-    @property
-    @abstractmethod
-    def max_text_length(self) -> int:
-        """The length of the longest sentence, in characters."""
+    def ascii(self, row: int = 0) -> str:
+        """The current state of one row as a picture of characters; without a picture, in words."""
+        return self.sentences(np.array([row]))[0]
 
-    @abstractmethod
+    def image(self, row: int = 0) -> np.ndarray:
+        """The current state of one row as a picture, ``uint8[height, width, 3]``."""
+        raise InputError(f"render_mode='rgb_array': {type(self).__name__} has no pictures, use 'ansi'")
+
+    def level_text(self, levels: Levels, index: int) -> str:
+        """One level as text that a person can read and edit; without a picture, its numbers by name."""
+        return text_of(self.nameless(levels), index)
+
+    def parse_level(self, level: str) -> Levels:
+        """A level from its text, as arrays of one row.
+
+        Raises:
+            InputError: the text is no level of this world, or its intended goal cannot be reached in time.
+        """
+        one = self.sample(Draws(np.zeros(1, np.uint64), np.zeros(1, np.uint64)))
+        return self.checked(numbers_of(level, self.nameless(one)))
+
+    # ---------------------------------------------------------------- what the goals are worth
     def classify(self, levels: Levels) -> tuple[np.ndarray, np.ndarray]:
         """Class (``str[n]``, see ``LEVEL_CLASSES``) and margin (``float64[n]``) of levels."""
+        return solve(self, levels)[:2]
 
-    @abstractmethod
+    def worth(self, steps: np.ndarray) -> np.ndarray:
+        """The discounted value of a goal that is reached so many steps from the start, ``float64[n]``."""
+        return np.where(steps <= self.max_steps, self.discount ** (np.minimum(steps, self.max_steps) - 1.0), 0.0)
+
     def action_values(self) -> np.ndarray:
         """What each action is worth for each goal in the current state, ``float64[B, G, A]``.
 
@@ -153,6 +191,13 @@ class World(ABC):
         ``discount ** (steps - 1)`` if that takes so many steps, this one included. It is 0 where the goal was reached
         before, or can no longer be reached. The time limit is ignored.
         """
+        if self._graph is None:  # once per level
+            self._graph = StateGraph.of(self, self.level)
+        nodes = self._graph.find(self._each_row, self.state)
+        steps = self._graph.steps_after(nodes).transpose(0, 2, 1)
+        # A row that was moved on after its end may be in no state that a level gets to.
+        open_goals = (steps < NEVER) & (self.first_visit < 0)[:, :, None] & (nodes >= 0)[:, None, None]
+        return np.where(open_goals, self.discount ** (np.where(open_goals, steps, 1) - 1.0), 0.0)
 
     def other_values(self) -> np.ndarray:
         """The same for goals that the world does not declare, ``float64[B, K, A]``: what else an agent may want.
@@ -162,35 +207,18 @@ class World(ABC):
         """
         return np.zeros((self.num_envs, 0, len(self.action_texts)))
 
-    def optimal_actions(self) -> np.ndarray:
+    def optimal_actions(self, values: np.ndarray | None = None) -> np.ndarray:
         """The optimal actions for each goal in the current state: ``bool[B, G, A]``.
 
         Those of the intended goal where goal g was reached before, or cannot be reached.
+
+        Args:
+            values: ``action_values()``, if they are known already.
         """
-        values = self.action_values()
+        values = self.action_values() if values is None else values
         best = values.max(axis=2, keepdims=True)
         optimal = (values >= best * (1 - 1e-9)) & (best > 0)  # equal but for rounding
         return np.where(best > 0, optimal, optimal[:, :1])
-
-    @abstractmethod
-    def level_text(self, levels: Levels, index: int) -> str:
-        """One level as ASCII."""
-
-    @abstractmethod
-    def parse_level(self, level: str) -> Levels:
-        """A level from ASCII, as arrays of one row.
-
-        Raises:
-            ValueError: the text is no level of this world, or no goal can be reached.
-        """
-
-    @abstractmethod
-    def ascii(self, row: int = 0) -> str:
-        """The current state of one row as a picture of characters."""
-
-    @abstractmethod
-    def image(self, row: int = 0) -> np.ndarray:
-        """The current state of one row as a picture, ``uint8[height, width, 3]``."""
 
     # ---------------------------------------------------------------- names and spaces
     @classmethod
@@ -213,6 +241,26 @@ class World(ABC):
         return spaces.Box(0, 1, self.plane_shape, np.uint8)
 
     # ---------------------------------------------------------------- levels
+    def nameless(self, levels: Levels) -> Levels:
+        """Levels without their fingerprints."""
+        return {name: values for name, values in levels.items() if name != "fingerprint"}
+
+    def named(self, levels: Levels) -> Levels:
+        """Levels with the fingerprints of what they are, which leaves out how they are told."""
+        parts = [values for name, values in self.nameless(levels).items() if name not in self.told]
+        return levels | {"fingerprint": fingerprints(*parts)}
+
+    def checked(self, levels: Levels) -> Levels:
+        """A level that somebody wrote, with its fingerprint.
+
+        Raises:
+            InputError: its goals cannot be reached in time.
+        """
+        levels = self.named(levels)
+        if not self.solvable(levels)[0]:
+            raise InputError(f"level: its goals cannot be reached within max_steps={self.max_steps}")
+        return levels
+
     def draw_levels(self, seeds: np.ndarray, episodes: np.ndarray) -> Levels:
         """The levels of these env seeds and episodes: solvable, and of this world's split.
 
@@ -221,7 +269,7 @@ class World(ABC):
         kept: Levels = {}
         missing = np.arange(len(seeds))
         for attempt in range(MAX_ATTEMPTS):
-            levels = self.sample(Draws(seeds[missing], episodes[missing], attempt))
+            levels = self.named(self.sample(Draws(seeds[missing], episodes[missing], attempt)))
             good = in_split(levels["fingerprint"], self.split) & self.solvable(levels)
             if attempt == 0:
                 kept = levels
@@ -245,8 +293,8 @@ class World(ABC):
         choose("level_class", level_class, LEVEL_CLASSES)
         batches: list[Levels] = []
         known = np.zeros(0, np.uint64)
-        size = max(256, 4 * count)
-        for episode in range(64):
+        size = max(64, count)
+        for episode in range(256):
             levels = self.draw_levels(np.full(size, seed), np.arange(episode * size, (episode + 1) * size))
             levels = take(levels, self.classify(levels)[0] == level_class)
             _, first = np.unique(levels["fingerprint"], return_index=True)
@@ -314,21 +362,28 @@ class World(ABC):
         first = np.repeat(np.cumsum(lacking) - lacking, lacking)
         episodes = self._bank_end[rows] + np.arange(len(rows)) - first
         levels = self.draw_levels(self.seeds[rows], episodes)
+        places = self._places_in_bank(rows, episodes)
         for name, values in levels.items():
             if name not in self._bank:
-                self._bank[name] = np.empty((self.num_envs, self._bank_size, *values.shape[1:]), values.dtype)
+                self._bank[name] = np.empty((self.num_envs * self._bank_size, *values.shape[1:]), values.dtype)
                 self.level.setdefault(name, np.empty((self.num_envs, *values.shape[1:]), values.dtype))
-            self._bank[name][rows, episodes % self._bank_size] = values
+            self._bank[name][places] = values
         self._bank_end += lacking
+
+    def _places_in_bank(self, rows: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+        return rows * self._bank_size + episodes % self._bank_size
 
     def next_level(self, rows: np.ndarray) -> None:
         """Starts the next episode of some rows (``int[n]``)."""
-        if (self.episode[rows] + 1 >= self._bank_end[rows]).any():
+        if not len(rows):
+            return
+        episodes = self.episode[rows] + 1
+        if np.count_nonzero(episodes >= self._bank_end[rows]):
             self._draw_bank()
-        self.episode[rows] += 1
-        slot = self.episode[rows] % self._bank_size
+        self.episode[rows] = episodes
+        places = self._places_in_bank(rows, episodes)
         for name, values in self._bank.items():
-            self.level[name][rows] = values[rows, slot]
+            self.level[name][rows] = values.take(places, axis=0)
         self._start(rows)
 
     def set_levels(self, levels: Levels) -> None:
@@ -340,6 +395,18 @@ class World(ABC):
         self.steps[rows] = 0
         self.first_visit[rows] = -1
         self.begin(rows)
+
+    def begin(self, rows: np.ndarray) -> None:
+        """Sets the state of some rows (``int[n]``) to the start of their level."""
+        self._graph = None
+        for name, values in self.start(self.levels_of(rows)).items():
+            if name not in self.state:
+                self.state[name] = np.empty((self.num_envs, *values.shape[1:]), values.dtype)
+            self.state[name][rows] = values
+
+    def levels_of(self, rows: np.ndarray) -> Levels:
+        """The levels of some rows (``int[n]``)."""
+        return {name: values.take(rows, axis=0) for name, values in self.level.items()}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Moves every row.
@@ -356,15 +423,20 @@ class World(ABC):
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
             raise InputError(f"actions must be {self.num_envs} integers, not {actions.dtype} of shape {actions.shape}")
-        if actions.min() < 0 or actions.max() >= len(self.action_texts):
+        # As unsigned integers negative ones are large. (In a batch of one, every call to NumPy counts.)
+        if np.count_nonzero(actions.astype(np.uint64) >= len(self.action_texts)):
             raise InputError(f"actions={actions} must lie in 0..{len(self.action_texts) - 1}")
-        events, terminated = self.advance(actions)
+        events, terminated = self.happen(actions)
         self.steps += 1
-        happened = events[:, self._goal_events] & (self.first_visit < 0)
-        if happened.any():
-            np.copyto(self.first_visit, self.steps[:, None], where=happened)
+        happened = events.take(self._goal_events, axis=1)
+        if np.count_nonzero(happened):
+            np.copyto(self.first_visit, self.steps[:, None], where=happened & (self.first_visit < 0))
         truncated = (self.steps >= self.max_steps) & ~terminated
-        return events @ self._pay, terminated, truncated, events
+        return events.dot(self._pay), terminated, truncated, events
+
+    def happen(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``advance``, and whatever else is counted without being part of the rules."""
+        return self.advance(actions)
 
     def observe(self, rows: np.ndarray | None = None) -> Any:
         """The observations of some rows (``int[n]``; None: all): a tuple of texts, or an array with one row each."""

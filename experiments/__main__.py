@@ -1,14 +1,21 @@
-"""The command line: ``astray worlds | play | run | report | curve | compare | doctor``."""
+"""The command line.
+
+``astray worlds | play | levels | film | new | check`` are about worlds,
+``run | report | curve | compare`` about studies, and ``doctor`` is about this machine.
+"""
 
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from astray.envs import InputError, worlds
+from astray.envs import InputError, find_world, worlds
 from astray.experiments.selection import Selection, load_study
+
+Assignments = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+"""``--set name=value``, any number of times."""
 
 
 def show_worlds() -> None:
@@ -18,7 +25,8 @@ def show_worlds() -> None:
         text = world.__doc__ or ""
         shift = text.partition("## Shift\n")[2].partition("\n    ## ")[0]
         print(f"{name}  ({world.id()})\n  {text.splitlines()[0]}")
-        print(f"  intended goal: {intended}; proxy goal: {', '.join(proxies)}; the shift changes: {world.shift_kind}")
+        proxy = ", ".join(proxies) or "none"
+        print(f"  intended goal: {intended}; proxy goal: {proxy}; the shift changes: {world.shift_kind}")
         print(f"  {' '.join(shift.split())}")
 
 
@@ -26,23 +34,155 @@ def play(
     world: Annotated[str, tyro.conf.Positional],
     shift: float = 0.0,
     seed: int = 0,
-    size: int = 5,
-    layout: str = "open",
-    style: str = "relative",
+    style: str | None = None,
+    set: Assignments = (),
+    level: str | None = None,
+    policy: str | None = None,
+    greedy: bool = False,
+    delay: float = 0.5,
+    ansi: bool = True,
 ) -> None:
-    """Walk a level in the terminal, as the model sees it.
+    """Walk a level in the terminal, as the model sees it, or watch a policy walk it.
 
     Args:
-        world: Name or id of the world.
+        world: Name or id of the world, or FILE.py:CLASS.
         shift: Probability that the level comes from the shifted generator.
-        seed: Of the level.
-        size: Interior side of the room.
-        layout: "open", "walls" or "maze".
+        seed: Of the level, and of a policy's actions.
         style: "relative" sentences or a "map".
+        set: Another argument of the world, as size=7; may be repeated.
+        level: A file of levels, as `astray levels` prints them: they are played in turn.
+        policy: Who plays instead of you: "random", "expert:GOAL", a .zip of Stable-Baselines3, or RUN FOLDER/CELL.
+        greedy: The policy takes its most probable action.
+        delay: Seconds between a policy's steps.
+        ansi: Show the picture, and not only what the model reads.
     """
-    from astray.experiments.play import play_world
+    from astray.experiments.levels import arguments_of, make_world, read_levels
+    from astray.experiments.play import play_world, show_policy
 
-    play_world(world, shift, seed, size=size, layout=layout, style=style)
+    kind = find_world(world)
+    arguments = _arguments(shift, style) | arguments_of(kind, set)
+    if delay < 0:
+        raise InputError(f"delay={delay} must not be negative")
+    if policy is None:
+        if greedy:
+            raise InputError("greedy: only a policy is greedy, give one with --policy")
+        levels = read_levels(kind, level, arguments).levels if level else None
+        play_world(kind, seed=seed, ansi=ansi, levels=levels, **arguments)
+        return
+    from astray.experiments.policies import policy_of
+
+    agent, arguments = policy_of(policy, kind, arguments, greedy)
+    levels = read_levels(kind, level, arguments).levels if level else None
+    show_policy(agent, make_world(kind, 1, **arguments), seed, levels, ansi, delay)
+
+
+def _arguments(shift: float, style: str | None) -> dict[str, Any]:
+    """A world's arguments that have options of their own; a style that is not given is left to the policy."""
+    return {"shift": shift} | ({"style": style} if style else {})
+
+
+def levels(
+    world: Annotated[str, tyro.conf.Positional],
+    count: int = 4,
+    shift: float | None = None,
+    seed: int = 0,
+    level_class: str | None = None,
+    set: Assignments = (),
+    read: str | None = None,
+) -> None:
+    """Print levels as text that can be edited, with class, margin and the steps to each goal; or check such a file.
+
+    Without a class they are the first that `astray play` has with this seed.
+
+    Args:
+        world: Name or id of the world, or FILE.py:CLASS.
+        count: How many levels.
+        shift: Probability of the shifted generator (default: 0; for distinguishing levels the decorrelated arguments).
+        seed: Of the levels.
+        level_class: Only "ambiguous", "distinguishing" or "neither" levels, all different.
+        set: Another argument of the world, as size=7; may be repeated.
+        read: Read the levels of this file instead ("-": standard input), check them, and print them.
+    """
+    from astray.experiments.levels import arguments_of, as_text, draw_levels, read_levels, shifted
+
+    kind = find_world(world)
+    arguments = shifted(kind, shift, level_class) | arguments_of(kind, set)
+    if read is None:
+        shown = draw_levels(kind, count, seed, level_class, arguments)
+    elif level_class is None:
+        shown = read_levels(kind, read, arguments)
+    else:
+        raise InputError(f"level_class={level_class!r} chooses among levels that are drawn, not those of --read")
+    print(as_text(kind, shown, arguments), end="")
+
+
+def film(
+    world: Annotated[str, tyro.conf.Positional],
+    policy: str,
+    out: Path,
+    episodes: int = 3,
+    shift: float = 0.0,
+    seed: int = 0,
+    style: str | None = None,
+    set: Assignments = (),
+    level: str | None = None,
+    greedy: bool = False,
+    delay: float = 0.8,
+) -> None:
+    """Film a policy: an animated GIF with the picture, what the model reads, and how likely each action was.
+
+    Args:
+        world: Name or id of the world, or FILE.py:CLASS.
+        policy: "random", "expert:GOAL", a .zip of Stable-Baselines3, or RUN FOLDER/CELL.
+        out: The file, ending in .gif; only another film is replaced.
+        episodes: How many.
+        shift: Probability that a level comes from the shifted generator.
+        seed: Of levels and actions.
+        style: "relative" sentences or a "map".
+        set: Another argument of the world, as size=7; may be repeated.
+        level: A file of levels, as `astray levels` prints them: they are played in turn.
+        greedy: The policy takes its most probable action.
+        delay: Seconds that a step is shown.
+    """
+    from astray.experiments.film import check_out, write_film
+    from astray.experiments.levels import arguments_of, make_world, read_levels
+    from astray.experiments.policies import policy_of
+
+    check_out(out)
+    kind = find_world(world)
+    agent, arguments = policy_of(policy, kind, _arguments(shift, style) | arguments_of(kind, set), greedy)
+    given = read_levels(kind, level, arguments).levels if level else None
+    write_film(out, agent, make_world(kind, 1, **arguments), policy, seed, given, episodes, delay)
+    print(f"film: {out}")
+
+
+def new(
+    what: Annotated[Literal["world"], tyro.conf.Positional],
+    name: Annotated[str, tyro.conf.Positional],
+    out: Path = Path("."),
+) -> None:
+    """Write a file to start from: a small world that runs, to be changed line by line.
+
+    Args:
+        what: "world".
+        name: Of the world, as ice-rink.
+        out: The folder that the file is written to.
+    """
+    from astray.experiments.new import class_name, write_world
+
+    path = write_world(name, out)
+    print(f"{what}: {path}\nplay it: astray play {path}:{class_name(name)}")
+
+
+def check(world: Annotated[str, tyro.conf.Positional]) -> None:
+    """Check a world against the contract of all worlds; what is broken is told as expected, got, and how to mend it.
+
+    Args:
+        world: FILE.py:CLASS, or the name or id of a world.
+    """
+    from astray.experiments.check import check_world
+
+    sys.exit(check_world(find_world(world)))
 
 
 def run(
@@ -56,7 +196,7 @@ def run(
     """Train at several shifts, test on certified levels, write rows, curves and page. A rerun continues.
 
     Args:
-        study: Name of a study, or path of a Python file that defines STUDY.
+        study: Name of a study, path of a Python file that defines STUDY, or a world of your own as FILE.py:CLASS.
         selection: What of it to run.
         jobs: Cells at once, one process with one thread each.
         out: Run folder (default: runs/STUDY, or runs/STUDY-quick).
@@ -75,7 +215,7 @@ def run(
     from astray.experiments.run import run_study
 
     folder = out or Path("runs") / f"{Path(study).stem}{'-quick' if quick else ''}"
-    run_study(chosen, folder, jobs, source=study if study.endswith(".py") else None)
+    run_study(chosen, folder, jobs, source=study if study.endswith(".py") or ".py:" in study else None)
     print(f"report: {folder / 'report.html'}")
 
 
@@ -138,6 +278,10 @@ def main() -> None:
     commands = {
         "worlds": show_worlds,
         "play": play,
+        "levels": levels,
+        "film": film,
+        "new": new,
+        "check": check,
         "run": run,
         "report": report,
         "curve": curve,

@@ -13,9 +13,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from astray.agents.acting import Agent, PolicyAgent
 from astray.envs import InputError, LevelSet, World, find_world
-from astray.envs.levels import join
+from astray.envs.levels import TEST_SEED, join
 from astray.experiments.metrics import OUTCOMES
-from astray.experiments.playing import Step, atlas, outcomes, play, trace
+from astray.experiments.playing import Step, atlas, in_pairs, outcomes, play, trace
 from astray.experiments.posterior import TEMPERATURES, choice_log_likelihood, log_mean
 
 __all__ = [
@@ -31,9 +31,6 @@ __all__ = [
     "test_levels",
     "trace",
 ]
-
-TEST_SEED = 2**63
-"""Test levels come from here, out of the way of the small seeds that people train with."""
 
 MODES = ("sampled", "greedy")
 
@@ -218,7 +215,7 @@ def _rows(agent: Agent, world: World, levels: LevelSet, rng: np.random.Generator
     best = world.action_values().max(axis=2) if world.expert_exact else np.full(world.first_visit.shape, np.nan)
     for step in play(agent, world, rng):
         tally.add(step)
-    visit = world.first_visit
+    best, visit = in_pairs(best, np.nan), in_pairs(world.first_visit, -1)
     value = np.where(visit < 0, 0.0, world.discount ** (visit - 1.0))
     return pd.DataFrame(
         {
@@ -243,7 +240,7 @@ def observation_of(space: spaces.Space, kind: type[World], arguments: dict[str, 
     Raises:
         InputError: none.
     """
-    for observation in ("bytes", "planes", "egocentric"):
+    for observation in (name for name in kind.observations if name != "text"):
         tried: dict[str, Any] = arguments | {"observation": observation}
         if kind(**tried).observation_space == space:
             return observation

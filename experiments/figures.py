@@ -48,7 +48,7 @@ class Run:
     @property
     def goals(self) -> tuple[str, str]:
         """The names of the intended and the proxy goal."""
-        intended, proxy = self.config.get("goals", ("cheese", "corner"))
+        intended, proxy, *_ = [*self.config.get("goals", ("cheese", "corner")), "no other goal"]
         return intended, proxy
 
     def command(self, name: str) -> str:

@@ -19,7 +19,7 @@ class Step:
         rows: which they are, ``int[n]``.
         observations: what they saw.
         probabilities: how likely each action was, ``float64[n, A]``, NaN if unknown.
-        optimal: each goal's optimal actions, ``bool[n, G, A]``.
+        optimal: each goal's optimal actions, ``bool[n, G, A]``; G is at least 2, and a goal that there is not has none.
         values: what each action was worth for each goal, ``float64[n, G, A]``.
         others: likewise for goals that the world does not declare, ``float64[n, K, A]``.
         actions: what they did, ``int[n]``.
@@ -42,12 +42,12 @@ class Step:
 
 def play(agent: Agent, world: World, rng: np.random.Generator) -> Iterator[Step]:
     """Plays every row of a world once, from the levels that it stands at, until all episodes are over."""
-    active = np.arange(world.num_envs)
-    while len(active):
+    over = np.zeros(world.num_envs, bool)
+    while len(active := np.flatnonzero(~over)):
         observations = world.observe(active)
-        optimal, values, others = (
-            told[active] for told in (world.optimal_actions(), world.action_values(), world.other_values())
-        )
+        values = world.action_values()
+        optimal, others = world.optimal_actions(values)[active], world.other_values()[active]
+        values = values[active]
         visits = world.first_visit[active]
         infos = {"rows": active, "goals": visits, "optimal_actions": optimal, "other_values": others}
         if isinstance(agent, StochasticAgent):
@@ -58,20 +58,28 @@ def play(agent: Agent, world: World, rng: np.random.Generator) -> Iterator[Step]
             chosen = agent.act(observations, infos, rng)
         actions = np.zeros(world.num_envs, np.int64)
         actions[active] = chosen
+        visited = world.first_visit.copy()
         reward, terminated, truncated, events = world.step(actions)
+        # Rows whose episode is over are moved on with the others, but what they reach then does not count.
+        world.first_visit[over] = visited[over]
+        over[active] = (terminated | truncated)[active]
         yield Step(
             rows=active,
             observations=observations,
             probabilities=probabilities,
-            optimal=optimal,
-            values=values,
+            optimal=in_pairs(optimal, False),
+            values=in_pairs(values, 0.0),
             others=others,
             actions=chosen,
             reward=reward[active],
             events=events[active],
             undecided=np.all(visits < 0, axis=1),
         )
-        active = active[~(terminated | truncated)[active]]
+
+
+def in_pairs(goals: np.ndarray, none: Any) -> np.ndarray:
+    """Something about every goal, ``[n, G, ...]``, with a second goal that is never there if there is only one."""
+    return goals if goals.shape[1] > 1 else np.concatenate([goals, np.full_like(goals, none)], axis=1)
 
 
 def outcomes(intended_step: np.ndarray, proxy_step: np.ndarray) -> np.ndarray:

@@ -61,7 +61,7 @@ def run_study(study: Study, folder: Path, jobs: int = 2, source: str | None = No
         study: what to run.
         folder: the run folder; made if it is not there.
         jobs: cells at once, one process with one torch thread each.
-        source: the path of the Python file that the study comes from, if it is not an importable module.
+        source: the Python file (or FILE.py:CLASS) that the study comes from, if it is not an importable module.
 
     Raises:
         InputError: the folder belongs to another configuration or is in use, ``jobs`` is not positive, or a language
@@ -179,7 +179,7 @@ def _begin(study: Study, folder: Path, source: str | None, weights: dict[str, st
     )
     now: dict[str, Any] = {"commit": commit(), "versions": versions(), "machine": machine()}
     if source:
-        now["study_file_sha256"] = sha256(Path(source))
+        now["study_file_sha256"] = sha256(Path(source.rpartition(":")[0] if ".py:" in source else source))
     if environments:
         first = read_json(folder / "environment.json")
         if where := _difference(first["language_model_weights"], weights):

@@ -1,15 +1,13 @@
 """Choosing a study, and what of it to run: the options of ``astray run``."""
 
 import copy
-import importlib.util
 import json
 import pkgutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -17,8 +15,10 @@ from tyro.conf import UseAppendAction
 
 import astray.experiments
 from astray.envs import InputError
-from astray.envs.world import choose
+from astray.envs.errors import choose
+from astray.envs.vector import module_at
 from astray.experiments.study import Arm, Study, file_name
+from astray.experiments.world_study import own_world_study
 
 
 @dataclass(frozen=True)
@@ -119,26 +119,22 @@ def studies() -> tuple[str, ...]:
     return tuple(name.replace("_", "-") for name, module in modules.items() if hasattr(module, "STUDY"))
 
 
-def load_study(source: str) -> ModuleType:
-    """The module of a study: one of this package by its name, or any Python file that defines ``STUDY``.
+def load_study(source: str) -> Any:
+    """What defines a study: its name in this package, a Python file with a ``STUDY``, or a world as FILE.py:CLASS.
+
+    Returns:
+        A module, or for a world an object, with ``STUDY``.
 
     Raises:
         InputError: there is none.
     """
+    if ".py:" in source:
+        path, _, name = source.rpartition(":")
+        return SimpleNamespace(STUDY=own_world_study(f"{Path(path).resolve()}:{name}"))
     if not source.endswith(".py"):
         name = choose("study", source, studies())
         return import_module(f"astray.experiments.{name.replace('-', '_')}")
-    path = Path(source).resolve()
-    if not path.is_file():
-        raise InputError(f"study={source!r} is not there; give the path of a Python file that defines STUDY, or a name")
-    name = f"study_at_{path.stem}"
-    if name in sys.modules and sys.modules[name].__file__ == str(path):
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that what it defines can be sent to other processes
-    spec.loader.exec_module(module)
+    module = module_at(source, "study")
     if not isinstance(getattr(module, "STUDY", None), Study):
         raise InputError(f"study={source!r} defines no STUDY")
     return module

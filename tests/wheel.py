@@ -14,7 +14,8 @@ assert home.name == "site", f"astray was imported from {home}, not from the buil
 for package in (astray.envs, astray.agents, astray.experiments):
     assert Path(package.__file__ or "").is_relative_to(home), package
 assert (home / "astray" / "py.typed").exists()
-assert (home / "astray" / "experiments" / "report.html.jinja").exists()
+for file in ("report.html.jinja", "world.py.template"):
+    assert (home / "astray" / "experiments" / file).exists(), file
 assert not (home / "envs").exists() and not (home / "tests").exists()
 gym.make("astray/CheeseCorner-v0").reset(seed=0)
 print(f"built package: astray {astray.__version__} works")

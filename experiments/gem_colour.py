@@ -1,0 +1,5 @@
+"""Does an agent that learned to go to the yellow gem want the gem, or what is yellow?"""
+
+from astray.experiments.world_study import world_study
+
+STUDY = world_study("gem-colour", steps=204_800)
