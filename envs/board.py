@@ -228,7 +228,7 @@ class BoardWorld(World):
             cells, painted = self.cells(name), self._painted[name]
             if not np.count_nonzero(changed := cells != painted):
                 continue
-            rows = np.flatnonzero(changed.reshape(self.num_envs, -1).any(axis=1))
+            rows = changed.nonzero()[0]  # a row with several changes occurs several times, which does no harm
             painted[rows] = cells[rows]
             self._planes[rows, channel] = 0
             _paint(self._planes, rows, channel, cells[rows])
@@ -273,7 +273,9 @@ class BoardWorld(World):
 
     def _with_status(self, planes: np.ndarray, rows: np.ndarray) -> np.ndarray:
         if self.status_count:
-            planes[:, -self.status_count :] = self.status(rows)[:, :, None, None]
+            row, which = self.status(rows).nonzero()
+            if len(row):
+                planes[row, which - self.status_count] = 1
         return planes
 
     def _all_offset_words(self) -> list[str]:

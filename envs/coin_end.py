@@ -132,7 +132,7 @@ class CoinEnd(BoardWorld):
         self.direction = choose("direction", direction, ("drawn", *DIRECTIONS))
         max_steps = 2 * self.length if max_steps is None else max_steps
         super().__init__(num_envs, height=2, width=self.length, max_steps=max_steps, **arguments)
-        self._columns = np.array([-1, 1, -2, 2, 0])
+        self._landings = landings(self.length)
         self.instruction = (
             f"You run along a level with gaps and saws, which kill, blocks and ledges. You want the "
             f"{self.names['coin']}. Each turn you choose one move: {', '.join(self.action_texts[:-1])} or "
@@ -228,17 +228,16 @@ class CoinEnd(BoardWorld):
     def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One run, jump or climb; the coin ends the episode, and so does death."""
         agent, level = self.state["agent"], self.level
-        column = agent % self.length
-        to = (column + self._columns[actions]).clip(0, self.length - 1)
-        ground = np.where((to == column) & (actions < 4), agent, self.length + to)
-        up = (level["ledge"] == column[:, None]).any(axis=1)
-        blocked = (level["block"] == ground[:, None]).any(axis=1)
-        target = np.where(actions == 4, np.where(up, column, agent), np.where(blocked, agent, ground))
-        died = (level["gap"] == target[:, None]).any(axis=1) | (level["saw"] == target[:, None]).any(axis=1)
+        landing = self._landings.take(agent * len(self.action_texts) + actions)
+        at = landing[:, None]
+        stays = (level["block"] == at).any(axis=1) | (landing < self.length) & ~(level["ledge"] == at).any(axis=1)
+        target = np.where(stays, agent, landing)
+        at = target[:, None]
+        died = ((level["gap"] == at) | (level["saw"] == at)).any(axis=1)
         took = target == level["coin"]
         entered = (target == level["end"]) & (target != agent)
         self.state["agent"] = target
-        return np.stack([took, entered, died], axis=1), took | died
+        return np.array([took, entered, died]).T, took | died
 
     # ---------------------------------------------------------------- showing
     def sentences(self, rows: np.ndarray) -> list[str]:
@@ -281,3 +280,11 @@ class CoinEnd(BoardWorld):
         goals = sum(map(len, self.names.values())) + len("Far : . : , on a ledge.") + 2 * self.max_where_length
         ground = self.length * len("block, ") + len("nothing")
         return goals + len(" Left: . Right: . You are on a ledge.") + ground
+
+
+def landings(length: int) -> np.ndarray:
+    """Where each action comes down if nothing is in the way, ``int64[cells, actions]``; climbing needs a ledge there."""
+    cell = np.arange(2 * length)[:, None]
+    column = cell % length
+    to = (column + [-1, 1, -2, 2]).clip(0, length - 1)
+    return np.hstack([np.where(to == column, cell, length + to), column])

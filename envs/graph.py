@@ -7,19 +7,38 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 
 from astray.envs.errors import InputError
 from astray.envs.levels import Levels, fingerprints, take
 
-if TYPE_CHECKING:
-    from astray.envs.world import World
-
 MAX_STATES = 3_000_000
 NEVER = np.iinfo(np.int32).max // 4
 """Steps to a goal that cannot be reached: larger than any way, and small enough that four add up."""
+
+
+class Rules(Protocol):
+    """What is needed of a ``World`` to solve it."""
+
+    action_texts: ClassVar[tuple[str, ...]]
+    goals: ClassVar[dict[str, str]]
+    num_envs: int
+    max_steps: int
+    event_names: tuple[str, ...]
+    level: Levels
+    state: dict[str, np.ndarray]
+    _each_row: np.ndarray
+
+    def start(self, levels: Levels) -> dict[str, np.ndarray]: ...  # noqa: D102
+
+    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...  # noqa: D102
+
+    def worth(self, steps: np.ndarray) -> np.ndarray: ...  # noqa: D102
+
+
+AnyRules = TypeVar("AnyRules", bound=Rules)
 
 
 @dataclass(frozen=True)
@@ -46,7 +65,7 @@ class StateGraph:
     steps_over_ends: np.ndarray
 
     @classmethod
-    def of(cls, world: "World", levels: Levels) -> "StateGraph":
+    def of(cls, world: Rules, levels: Levels) -> "StateGraph":
         """Explores n levels from their starts, breadth first and all at once.
 
         Raises:
@@ -140,7 +159,7 @@ def _by_steps(steps: np.ndarray) -> Iterator[np.ndarray]:
     return (order[begin:end] for begin, end in pairwise(bounds))
 
 
-def _copies(world: "World", levels: Levels, n: int) -> "World":
+def _copies(world: AnyRules, levels: Levels, n: int) -> AnyRules:
     """The world's rules for n rows that need nothing but their level and state."""
     rules = copy.copy(world)
     rules.num_envs, rules.level, rules._each_row = n, levels, np.arange(n)
@@ -171,7 +190,7 @@ def _fewest_steps(following: np.ndarray, reached: np.ndarray) -> np.ndarray:
     return steps
 
 
-def solve(world: "World", levels: Levels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def solve(world: Rules, levels: Levels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the rules say of levels.
 
     Returns:

@@ -107,7 +107,7 @@ class KeysAndChests(GridWorld):
     ):
         if not 1 <= few < many <= 8:
             raise InputError(f"few={few}, many={many} must be whole numbers with 1 <= few < many <= 8")
-        self.few, self.many = few, many
+        self.few, self.many, self._numbers = few, many, np.arange(many)
         size, layout = arguments.get("size", 5), arguments.get("layout", "open")
         if isinstance(size, int) and few + many + 1 > (size if layout != "maze" else (size + 1) // 2) ** 2:
             raise InputError(f"size={size} has no room for few={few} and many={many} things beside the agent")
@@ -188,40 +188,42 @@ class KeysAndChests(GridWorld):
 
     # ---------------------------------------------------------------- moving
     def start(self, levels: Levels) -> dict[str, np.ndarray]:
-        """The agent at its first cell, every key and chest there."""
-        there = {f"{name}_left": levels[name] >= 0 for name in ("keys", "chests")}
+        """The agent at its first cell, every key and chest there (cells; -1 once it is taken or opened), none held."""
+        there = {name: levels[name].copy() for name in ("keys", "chests")}
         return super().start(levels) | there | {"held": np.zeros(len(levels["start"]), np.int64)}
 
     def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One move; takes the key that lies there, or opens the chest if a key is held."""
-        keys, chests, state = self.level["keys"], self.level["chests"], self.state
+        level, state = self.level, self.state
         agent = self.destination(state["agent"], actions)
         state["agent"], here = agent, agent[:, None]
         events = np.zeros((len(agent), len(KeysAndChests.event_names)), bool)
-        took, key = ((keys == here) & state["keys_left"]).nonzero()
-        opens, chest = ((chests == here) & state["chests_left"] & (state["held"] > 0)[:, None]).nonzero()
+        took, key = (state["keys"] == here).nonzero()
+        opens, chest = (state["chests"] == here).nonzero()
         # In most rows nothing happens, so that only few are counted through.
-        if len(took):
-            state["keys_left"][took, key] = False
-            state["held"][took] += 1
-            taken = _count(keys[took]) - state["keys_left"][took].sum(axis=1)
-            events[took, 0], events[took, 1] = True, taken > _count(chests[took])
         if len(opens):
-            state["chests_left"][opens, chest] = False
+            able = state["held"][opens] > 0
+            opens, chest = opens[able], chest[able]
+            state["chests"][opens, chest] = -1
             state["held"][opens] -= 1
-            there_were = _count(chests[opens])
-            opened = there_were - state["chests_left"][opens].sum(axis=1)
-            events[opens, 2], events[opens, 3] = True, opened == np.minimum(_count(keys[opens]), there_were)
+            there_were, left = _count(level["chests"][opens]), _count(state["chests"][opens])
+            could_be = np.minimum(there_were, _count(level["keys"][opens]))
+            events[opens, 2], events[opens, 3] = True, there_were - left == could_be
+        if len(took):
+            state["keys"][took, key] = -1
+            state["held"][took] += 1
+            taken = _count(level["keys"][took]) - _count(state["keys"][took])
+            events[took, 0], events[took, 1] = True, taken > _count(level["chests"][took])
         return events, events[:, 3].copy()
 
     # ---------------------------------------------------------------- showing
     def cells(self, name: str) -> np.ndarray:
         """Where the keys or chests are that are left, ``int[B, many]``."""
-        return np.where(self.state[f"{name}_left"], self.level[name], -1)
+        return self.state[name]
 
     def status(self, rows: np.ndarray) -> np.ndarray:
         """Whether at least one, two, ... keys are held, ``bool[n, many]``."""
-        return self.state["held"].take(rows)[:, None] > np.arange(self.many)
+        return self.state["held"].take(rows)[:, None] > self._numbers
 
     def sentences(self, rows: np.ndarray) -> list[str]:
         """Keys held, then keys and chests in the level's order of mention, nearest first."""

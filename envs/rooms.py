@@ -238,39 +238,56 @@ class Rooms(BoardWorld):
 
     # ---------------------------------------------------------------- moving
     def start(self, levels: Levels) -> dict[str, np.ndarray]:
-        """The agent in its first room, no key held, both doors locked, the radio silent."""
+        """The agent in its first room, no key held, both doors locked, the radio silent.
+
+        Keys and doors are cells, red and blue, -1 for keys that are held and doors that are unlocked.
+        """
         n = len(levels["start"])
         return {
             "agent": levels["start"].copy(),
-            "held": np.zeros((n, len(KEYS)), bool),
-            "unlocked": np.zeros((n, len(DOORS)), bool),
+            "keys": red_and_blue(levels, KEYS),
+            "doors": red_and_blue(levels, DOORS),
             "station": np.zeros(n, np.int64),
         }
 
     def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One move, or something done in this room; the exit ends the episode."""
-        agent, held, unlocked = (self.state[name] for name in ("agent", "held", "unlocked"))
-        keys, doors = red_and_blue(self.level, KEYS), red_and_blue(self.level, DOORS)
-        doorway = self._doorways[agent, actions]
-        shut = ((doors == doorway[:, None]) & ~unlocked).any(axis=1)
+        agent, keys, doors, station = (self.state[name] for name in ("agent", "keys", "doors", "station"))
+        way = agent * len(self.action_texts) + actions
+        doorway = self._doorways.take(way)
+        shut = (doors == doorway[:, None]).any(axis=1)
         shut |= self.level["walls"].reshape(self.num_envs, -1)[self._each_row, doorway]
-        target = np.where(shut, agent, self._rooms[agent, actions])
-        took = (actions == TAKE)[:, None] & (keys == agent[:, None]) & ~held
-        beside = (self._doorways[agent][:, : len(MOVES), None] == doors[:, None]).any(axis=1)
-        opened = (actions == UNLOCK)[:, None] & beside & held & ~unlocked
-        turned_on = (actions == RADIO) & (self.level["radio"][:, 0] == agent)
-        # Turned on again, it goes to the other of two stations, so that something has changed.
-        station = np.where(turned_on, 1 + (self.state["station"] == 1), 0)
-        self.state |= {"agent": target, "held": held | took, "unlocked": unlocked | opened, "station": station}
+        target = np.where(shut, agent, self._rooms.take(way))
         out = target == self.level["exit"]
-        return np.stack([out, took.any(axis=1), opened.any(axis=1), turned_on], axis=1), out
+        events = np.zeros((self.num_envs, len(Rooms.event_names)), bool)
+        events[:, 0] = out
+        # What is no move is done by few rows, so that only they are looked at.
+        rows = (actions == TAKE).nonzero()[0]
+        if len(rows):
+            row, key = (keys[rows] == agent[rows, None]).nonzero()
+            keys[rows[row], key] = -1
+            events[rows[row], 1] = True
+        rows = (actions == UNLOCK).nonzero()[0]
+        if len(rows):
+            beside = (self._doorways[agent[rows], : len(MOVES), None] == doors[rows, None]).any(axis=1)
+            row, door = (beside & (keys[rows] < 0)).nonzero()
+            doors[rows[row], door] = -1
+            events[rows[row], 2] = True
+        self.state |= {"agent": target, "station": np.zeros_like(station)}
+        rows = (actions == RADIO).nonzero()[0]
+        if len(rows):
+            rows = rows[self.level["radio"][rows, 0] == agent[rows]]
+            # Turned on again, it goes to the other of two stations, so that something has changed.
+            self.state["station"][rows] = 1 + (station[rows] == 1)
+            events[rows, 3] = True
+        return events, out
 
     # ---------------------------------------------------------------- showing
     def cells(self, name: str) -> np.ndarray:
         """Where a thing is: keys until they are taken, doors while they are locked."""
-        for names, state in ((KEYS, "held"), (DOORS, "unlocked")):
+        for names, state in ((KEYS, "keys"), (DOORS, "doors")):
             if name in names:
-                return np.where(self.state[state][:, names.index(name)], -1, self.level[name])
+                return self.state[state][:, names.index(name)]
         return self.level[name]
 
     def _noise(self, rows: np.ndarray) -> Draws:
@@ -280,7 +297,7 @@ class Rooms(BoardWorld):
 
     def status(self, rows: np.ndarray) -> np.ndarray:
         """Whether the red and the blue key are held, and the bits of the radio, ``bool[n, 2]`` or ``bool[n, 10]``."""
-        held = self.state["held"][rows]
+        held = self.state["keys"].take(rows, axis=0) < 0
         if not self.radio:
             return held
         bits = self._noise(rows).uniform("radio bits", NOISE_BITS) < 0.5
@@ -297,7 +314,7 @@ class Rooms(BoardWorld):
     def sentences(self, rows: np.ndarray) -> list[str]:
         """Exit, keys and doors as seen from the agent's room, then its doorways; or a map, and the keys held."""
         if self.style == "map":
-            held = [[self.names[name] for name in np.array(KEYS)[mine]] for mine in self.state["held"][rows]]
+            held = [[self.names[name] for name in np.array(KEYS)[mine]] for mine in self.state["keys"][rows] < 0]
             told = [
                 f"{board}\nHeld: {', '.join(keys) or 'nothing'}."
                 for board, keys in zip(self.map_sentences(rows), held, strict=True)
@@ -330,7 +347,7 @@ class Rooms(BoardWorld):
         doorways = self._doorways[agent, : len(MOVES)]
         walls = self.level["walls"][rows].reshape(len(rows), -1)
         ways_out = ~np.take_along_axis(walls, doorways, axis=1) & (doorways != agent[:, None])
-        locked = np.stack([self.cells(name)[rows] for name in DOORS], axis=1)  # red and blue, -1 if unlocked
+        locked = self.state["doors"][rows]
         lock = np.where(doorways[:, :, None] == locked[:, None], [1, 2], 0).max(axis=2)
         notes = ["", *(f" ({self.names[name]}, locked)" for name in DOORS)]
         return [
@@ -387,7 +404,7 @@ class Way:
 
 def red_and_blue(levels: Levels, names: tuple[str, str]) -> np.ndarray:
     """The cells of both ``KEYS`` or ``DOORS``, ``int[n, 2]``."""
-    return np.stack([levels[name] for name in names], axis=1)
+    return np.array([levels[name] for name in names]).T
 
 
 def room_cells(side: int) -> np.ndarray:

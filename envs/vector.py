@@ -209,8 +209,9 @@ class WorldVectorEnv(VectorEnv):
             return observations, reward, terminated, truncated, self._info(events)
         final = np.full(self.num_envs, None, object)
         rows = np.flatnonzero(over)
-        for row in rows:
-            final[row] = observations[row] if isinstance(observations, tuple) else observations[row].copy()
+        last = [observations[row] for row in rows] if isinstance(observations, tuple) else observations[rows]
+        for row, observation in zip(rows.tolist(), last, strict=True):
+            final[row] = observation
         info = {"final_obs": final, "_final_obs": over, "final_info": self._info(events), "_final_info": over}
         self._restart(over)
         # Only the rows that began anew are looked at again: a whole second observation would double the cost of a step.

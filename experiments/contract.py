@@ -96,6 +96,11 @@ class Subject:
         return np.random.default_rng(seed).integers(len(self.kind.action_texts), size=shape)
 
 
+def global_chance() -> bytes:
+    """The state of the random generators that belong to everybody."""
+    return pickle.dumps((random.getstate(), np.random.get_state()))
+
+
 Check = Callable[[Subject], str | None]
 
 
@@ -166,22 +171,22 @@ def determinism(subject: Subject) -> None:
     mend = "let all chance come from the draws, and dynamics from level and state alone"
     for observation in subject.kind.observations:
         envs = [subject.env(observation=observation) for _ in range(2)]
-        before = random.getstate(), np.random.get_state()[1].tobytes()
+        before = global_chance()
         results = [env.reset(seed=7) for env in envs]
-        expect(data_equivalence(*results), "equal first observations for equal seeds", results, mend)
+        expect(data_equivalence(results[0], results[1]), "equal first observations for equal seeds", results, mend)
         for action in subject.actions(0, 200).tolist():
             last, as_it_was = results[0][0], copy.deepcopy(results[0][0])
             results = [env.step(action) for env in envs]
             kept = data_equivalence(last, as_it_was)
             expect(kept, "an observation that later steps leave as it was", "another", "return fresh arrays")
-            expect(data_equivalence(*results), "equal steps for equal seeds and actions", results, mend)
+            expect(data_equivalence(results[0], results[1]), "equal steps for equal seeds and actions", results, mend)
             seen = results[0][0]
             inside = envs[0].observation_space.contains(seen)
             expect(inside, f"an observation inside {envs[0].observation_space}", repr(seen), "max_text_length, planes")
             if results[0][2] or results[0][3]:
                 results = [env.reset() for env in envs]
-                expect(data_equivalence(*results), "equal next episodes for equal seeds", results, mend)
-        after = random.getstate(), np.random.get_state()[1].tobytes()
+                expect(data_equivalence(results[0], results[1]), "equal next episodes for equal seeds", results, mend)
+        after = global_chance()
         expect(before == after, "global random generators left alone", "one of them moved", mend)
 
 
@@ -219,7 +224,7 @@ def _batch_agrees(subject: Subject, observation: str, mode: str) -> None:
                 got = [reward[row], terminated[row], truncated[row]]
                 expect(got == outcome[:3], f"reward and end of row {row} as of a single env: {outcome}", got, mend)
                 ended = outcome[1] or outcome[2]
-                last = info["final_info"] if ended and mode == "same_step" else info
+                last: dict[str, Any] = info["final_info"] if ended and mode == "same_step" else info
                 names = tuple(n for n, so in zip(single.event_names, last["events"][row], strict=True) if so)
                 expect(names == told["events"], f"events {told['events']}", names, mend)
                 visits = last["goals"][row].tolist()
@@ -239,7 +244,7 @@ def _sb3_agrees(subject: Subject, observation: str) -> None:
         [subject.env(observation=observation) for _ in "two"],
     )
     envs.seed(11)
-    seen = envs.reset()
+    seen: Any = envs.reset()
     for row, single in enumerate(singles):
         alone = single.reset(seed=11 + row)[0]
         expect(data_equivalence(seen[row], alone), f"row {row} as a single env", seen[row], mend)

@@ -1,6 +1,5 @@
 """The contract of levels, goals and solvers (see ``astray.experiments.contract``)."""
 
-import random
 from itertools import product
 from typing import Any
 
@@ -12,7 +11,7 @@ from astray.envs import World
 from astray.envs.board import BoardWorld
 from astray.envs.graph import StateGraph
 from astray.envs.levels import Draws, LevelSet, join, take
-from astray.experiments.contract import EPISODE_CHECKS, Check, ContractError, Subject, expect, subjects
+from astray.experiments.contract import EPISODE_CHECKS, Check, ContractError, Subject, expect, global_chance, subjects
 from astray.experiments.evaluation import evaluate
 from astray.experiments.playing import play
 
@@ -30,9 +29,8 @@ def _draws(seeds: Any, episodes: Any, attempt: int = 0) -> Draws:
 
 def _certified(subject: Subject, ambiguous: int, distinguishing: int) -> LevelSet:
     """Drawn levels of both classes, at most so many of each, with the world's own word for what they are."""
-    drawn = [
-        subject.make(**arguments).draw_levels(np.full(160, 2**40), np.arange(160)) for arguments in ({"shift": 0.0}, {})
-    ]
+    worlds = subject.make(shift=0.0), subject.make()
+    drawn = [world.draw_levels(np.full(160, 2**40), np.arange(160)) for world in worlds]
     levels = subject.make().certify(join(drawn))
     numbers = [np.flatnonzero(levels.level_class == name) for name in ("ambiguous", "distinguishing")]
     return levels[np.concatenate([numbers[0][:ambiguous], numbers[1][:distinguishing]])]
@@ -44,11 +42,11 @@ def draws_are_pure(subject: Subject) -> None:
     n, mend = 600, "take all chance from the draws, each number under a field of its own"
     shifts = (0.0, 0.4, 1.0)
     worlds = [subject.make(shift=shift) for shift in shifts]
-    before = random.getstate(), np.random.get_state()[1].tobytes()
+    before = global_chance()
     low, middle, high = (world.named(world.sample(_draws(np.arange(n), np.zeros(n)))) for world in worlds)
     again = worlds[1].named(worlds[1].sample(_draws(np.arange(n), np.zeros(n))))
     expect(data_equivalence(middle, again), "equal levels from equal draws", "others", mend)
-    after = random.getstate(), np.random.get_state()[1].tobytes()
+    after = global_chance()
     expect(before == after, "global random generators left alone", "one of them moved", mend)
     same = {id(end): np.ones(n, bool) for end in (low, high)}
     for end in (low, high):
@@ -387,7 +385,7 @@ def state_blind_success(subject: Subject) -> str | None:
     shares = {}
     for name, habit in habits.items():
         rows = evaluate(MarginalAgent(habit), subject.kind, levels, **dict(subject.arguments))
-        shares[name] = float((rows["intended_step"] >= 0).mean())
+        shares[name] = np.mean(rows["intended_step"].to_numpy() >= 0)
     best = max(shares, key=lambda name: shares[name])
     return f"state-blind success: chance {shares['chance']:.2f}, best ({best}) {shares[best]:.2f}"
 

@@ -53,8 +53,8 @@ def own_world_study(world: str) -> Study:
     """
     study, kind = world_study(world), find_world(world)
     sizes: dict[str, int] = {}
-    for level_class, arguments in (("ambiguous", {"shift": 0.0}), ("distinguishing", kind.decorrelated)):
-        drawn = kind(**arguments)
+    drawn_as = {"ambiguous": kind(shift=0.0), "distinguishing": kind(**kind.decorrelated)}
+    for level_class, drawn in drawn_as.items():
         levels = drawn.draw_levels(np.full(1000, TEST_SEED, np.uint64), np.arange(1000))
         there = len(np.unique(levels["fingerprint"][drawn.classify(levels)[0] == level_class]))
         full, timing = getattr(study, f"test_{level_class}"), getattr(study, f"timing_{level_class}")
