@@ -126,6 +126,11 @@ class KeysAndChests(GridWorld):
         """At most ``many`` of each."""
         return {"keys": self.many, "chests": self.many}
 
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What a level's class and margin depend on besides the level."""
+        return {"few": self.few, "many": self.many} | super().rules
+
     # ---------------------------------------------------------------- levels
     def sample(self, draws: Draws) -> Levels:
         """Draws start, things, walls and order of mention; the shift says which things are keys."""

@@ -33,6 +33,7 @@ from astray.envs.levels import (
 MAX_ATTEMPTS = 10_000
 OBSERVATIONS = ("text", "bytes", "planes", "egocentric")
 STYLES = ("relative", "map")
+PARTS = ("action_texts", "event_names", "goals", "event_rewards")
 
 
 class World(ABC):
@@ -76,6 +77,17 @@ class World(ABC):
     variants: ClassVar[tuple[dict[str, Any], ...]] = ()
     max_text_length: int
     instruction: str
+
+    def __new__(cls, *_: Any, **__: Any):
+        """Refuses a world without its parts.
+
+        Raises:
+            InputError: names those that are missing.
+        """
+        missing = [name for name in PARTS if not hasattr(cls, name)] + sorted(cls.__abstractmethods__)
+        if missing:
+            raise InputError(f"world {cls.__name__} is not whole: it must say {', '.join(missing)}")
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -233,7 +245,13 @@ class World(ABC):
 
     @property
     def observation_space(self) -> spaces.Space:
-        """The space of one row's observation."""
+        """The space of one row's observation.
+
+        Raises:
+            InputError: the world does not say what it takes.
+        """
+        if missing := [name for name in ("instruction", "max_text_length") if not hasattr(self, name)]:
+            raise InputError(f"world {type(self).__name__} is not whole: it must say {', '.join(missing)}")
         if self.observation == "text":
             return spaces.Text(self.max_text_length, min_length=1, charset=text.PRINTABLE)
         if self.observation == "bytes":

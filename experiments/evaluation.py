@@ -106,6 +106,7 @@ def evaluate(
         |  | for an agent after the goal (see ``astray.experiments.posterior``), for each of ``TEMPERATURES``; "other" |
         |  | is the mean over goals that the world does not declare, NaN if it has none |
         | ``actions`` | how often each action was taken in undecided states |
+        | ``events`` | how often each of the world's events happened (with ``ghosts=True``, visits to them among them) |
 
     Raises:
         InputError: the model saw other observations than this world gives, the levels were certified under other
@@ -149,11 +150,13 @@ class Tally:
         self.log_likelihood = np.zeros((n, 2, temperatures))
         self.other = np.zeros((n, world.other_values().shape[1], temperatures))
         self.actions = np.zeros((n, kinds), np.int64)
+        self.events = np.zeros((n, len(world.event_names)), np.int64)
 
     def add(self, step: Step) -> None:
         """Counts one step."""
         self.total[step.rows] += step.reward
         self.length[step.rows] += 1
+        self.events[step.rows] += step.events
         now = step.undecided
         rows, actions, probabilities = step.rows[now], step.actions[now], step.probabilities[now]
         optimal = step.optimal[now, :2]
@@ -189,6 +192,7 @@ class Tally:
             "loglik_proxy": self.log_likelihood[:, 1].tolist(),
             "loglik_other": log_mean(self.other).tolist(),
             "actions": self.actions.tolist(),
+            "events": self.events.tolist(),
         }
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Literal, cast, get_args
 
+import numpy as np
 import pandas as pd
 
 from astray.envs import InputError
@@ -60,6 +61,22 @@ def preference(rows: pd.DataFrame) -> pd.Series:
     """
     either = intended_first(rows) | proxy_first(rows)
     return intended_first(rows).astype("boolean").where(either)
+
+
+def sought(rows: pd.DataFrame, event_names: Sequence[str], event: str, thing: str) -> pd.Series:
+    """Whether something happened, minus whether the thing's invisible twin was visited: is the thing sought at all?
+
+    About 0 if it is met only by the way. After the ghost chests of the "mesa-misalignment" environment.
+
+    Args:
+        rows: of ``evaluate(..., ghosts=True)``.
+        event_names: the world's, with those of its ghosts.
+        event: what reaching the thing is called, as ``entered_corner``.
+        thing: as in ``visited_ghost_corner``.
+    """
+    counts = np.array(rows["events"].tolist()).reshape(len(rows), len(event_names)) > 0
+    real, ghost = (counts[:, event_names.index(name)] for name in (event, f"visited_ghost_{thing}"))
+    return pd.Series(real.astype(float) - ghost, rows.index)
 
 
 def conflict_mass(rows: pd.DataFrame, goal: Goal) -> pd.Series:

@@ -18,6 +18,7 @@ from astray.envs import World
 from astray.envs.cheese_corner import CheeseCorner
 from astray.experiments import MisgeneralizationCallback, evaluate, plot_curve, test_levels
 from astray.experiments.evaluation import atlas, divergence, outcomes, play
+from astray.experiments.metrics import sought
 
 WORLD = "astray/CheeseCorner-v0"
 SETTINGS = MLP_PPO | {"n_steps": 16, "batch_size": 128}
@@ -312,3 +313,14 @@ def test_what_cannot_be_tested_is_an_error():
         test_levels("astray/CheeseCornr-v0")
     with pytest.raises(ValueError, match="every=0"):
         MisgeneralizationCallback(WORLD, levels, every=0)
+
+
+def test_ghosts_tell_what_is_sought():
+    """An expert seeks its own goal and meets everything else by the way; chance seeks nothing."""
+    arguments = {"size": 9, "ghosts": True}
+    names = CheeseCorner(1, **arguments).event_names
+    levels = test_levels("cheese-corner", 0, 128, **arguments)
+    for agent, corner in ((ExpertAgent(1), (0.8, 1.0)), (MarginalAgent(np.ones(4)), (-0.15, 0.15))):
+        rows = evaluate(agent, "cheese-corner", levels, **arguments)
+        assert np.mean(sought(rows, names, "entered_corner", "corner")) == pytest.approx(np.mean(corner), abs=0.2)
+        assert np.array(rows["events"].tolist()).shape == (128, len(names))

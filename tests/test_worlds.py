@@ -1,5 +1,7 @@
 """One contract for every registered world: adding a world adds no test code."""
 
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ from astray.agents.vec_env import vec_env
 from astray.envs import find_world, worlds
 from astray.envs.grid import MAX_OTHERS, GridWorld, neighbours
 from astray.envs.levels import take
+from astray.experiments.check import check_world
 from astray.experiments.contract import EPISODE_CHECKS, subjects
+
+ROOT = Path(__file__).parents[1]
 
 WORLDS = list(worlds().values())
 SUBJECTS = [subject for world in WORLDS for subject in subjects(world)]
@@ -196,6 +201,50 @@ def test_ghosts_are_counted(world):
         *world.event_names,
         *(f"visited_ghost_{name}" for name in world.things.values()),
     )
+
+
+@pytest.mark.parametrize("part", ["goals", "action_texts", "advance", "sample", "instruction", "max_text_length"])
+def test_a_world_without_its_parts_is_refused(part, tmp_path):
+    text = (ROOT / "tests" / "worlds" / "tap.py").read_text()
+    without = text.replace(f"    {part} =", f"    no_{part} =").replace(f"    def {part}(", f"    def no_{part}(")
+    path = tmp_path / f"without_{part}.py"
+    path.write_text(without)
+    with pytest.raises(ValueError, match=f"world Tap is not whole: it must say .*{part}"):
+        gym.make("astray/World-v0", world=f"{path}:Tap")
+
+
+def test_a_world_by_path():
+    path = ROOT / "tests" / "worlds" / "tap.py"
+    env = gym.make("astray/World-v0", world=f"{path}:Tap", shift=1.0)
+    assert env.reset(seed=0)[0].endswith((".",)) and find_world(f"{path}:Tap") is find_world(f"{path}:Tap")
+    for world, words in (
+        (f"{path}:Bath", ["defines no World 'Bath'", "Tap"]),
+        (f"{path}x.py:Tap", ["is not there"]),
+    ):
+        with pytest.raises(ValueError) as error:
+            gym.make("astray/World-v0", world=world)
+        assert all(word in str(error.value) for word in words)
+
+
+def test_the_strangers_world_keeps_the_contract(capsys):
+    assert check_world(find_world(f"{ROOT / 'tests' / 'worlds' / 'tap.py'}:Tap")) == 0
+    assert "nothing broken" in capsys.readouterr().out
+
+
+def test_what_is_broken_is_explained(capsys):
+    class Broken(find_world("cheese-dish")):
+        """Nothing said."""
+
+        variants = ()
+        action_texts = ("go south", "go north", "go west", "go east")
+
+        def solvable(self, levels):
+            raise RuntimeError("out of order")
+
+    assert check_world(Broken) == 1
+    out = capsys.readouterr().out
+    assert "expected: a docstring with the headings Goals, Shift" in out and "to mend: " in out
+    assert "RuntimeError: out of order" in out and "test_worlds.py, line" in out
 
 
 def test_unknown_world_shows_the_nearest():
