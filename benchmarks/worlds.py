@@ -1,6 +1,6 @@
 """Speed of every world, beside the named peer (MiniGrid) and the limit (the same rules, compiled).
 
-``python -m benchmarks.worlds`` prints one table for each world, and whether each required figure holds. A world, the
+``python benchmarks/worlds.py`` prints one table for each world, and whether each required figure holds. A world, the
 peer and the limit take turns and the best turn of each counts, so other jobs on the machine move ratios little. Each
 has its own process, as with a user: what others leave in a shared heap decides whether new arrays cost page faults
 (x 3).
@@ -97,7 +97,7 @@ def player(contender: Contender) -> tuple[Callable[[], int], int]:
             world = env.unwrapped.world  # pyright: ignore[reportAttributeAccessIssue]
             least = world.max_steps * world._bank_size
         else:
-            from benchmarks.compiled import CompiledLoop, check_same  # numba takes seconds
+            from compiled import CompiledLoop, check_same  # numba takes seconds
 
             check_same(contender.batch(64), CompiledLoop(contender.world, 64, **dict(contender.arguments)))
             env = CompiledLoop(contender.world, contender.num_envs, **dict(contender.arguments))

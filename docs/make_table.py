@@ -49,6 +49,19 @@ SOURCES = {
     ),
     "rooms": "Nothing to misgeneralize: one goal. The proxy column is empty by construction.",
 }
+FINDINGS = {
+    "cheese-dish": (
+        "Both goals come first about as often, and it is the seed that decides: in training the planes of cheese and "
+        "dish are always equal, and nothing tells a network which of them it follows. The paper shows the dish on six "
+        "planes, to make it salient. With planes instead of egocentric planes the agents reach neither goal in most "
+        "distinguishing levels: a failure of capability, not of the goal."
+    ),
+    "gem-colour": (
+        "The shape wins: gem and ball have a plane each, so it is shown twice, while yellow, large and striped have "
+        "one plane each and fall apart when they are shuffled."
+    ),
+}
+"""Why a world does not misgeneralize."""
 
 
 def rate(interval: Interval) -> str:
@@ -130,9 +143,9 @@ def _next_is_spare(agent, arguments: dict, levels) -> tuple[int, int]:
     spare = decisions = 0
 
     def enough() -> np.ndarray:
-        to_open = np.minimum((world.level["chests"] >= 0).sum(axis=1), (world.level["keys"] >= 0).sum(axis=1))
-        opened = (world.level["chests"] >= 0).sum(axis=1) - world.state["chests_left"].sum(axis=1)
-        return world.state["held"] >= to_open - opened
+        keys, chests = ((world.level[name] >= 0).sum(axis=1) for name in ("keys", "chests"))
+        opened = chests - (world.cells("chests") >= 0).sum(axis=1)
+        return world.state["held"] >= np.minimum(keys, chests) - opened
 
     before = enough()
     for step in play(agent, world, np.random.default_rng(0)):
@@ -156,6 +169,7 @@ def main(runs: Path) -> None:
         parts += [f"## [{name}](worlds/{name}.md)", "\n".join(lines(runs / name))]
         if name == "keys-and-chests":
             parts.append(spare_keys(runs / name))
+        parts += [FINDINGS[name]] if name in FINDINGS else []
         parts += [f"Beside it: {source}"]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 

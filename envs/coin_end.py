@@ -11,6 +11,7 @@ from astray.envs.levels import Draws, Levels
 DIRECTIONS = ("left", "right")
 OBSTACLES = ("gap", "saw", "block")
 MAX_LENGTH = 64
+CLIMB = 4
 
 
 class CoinEnd(BoardWorld):
@@ -170,8 +171,8 @@ class CoinEnd(BoardWorld):
         for number in range(self.obstacles):
             column = draw.argmin(axis=1)
             columns[:, number] = np.where(draw[each, column] < np.inf, column, -1)
-            for beside in (column - 1, column, column + 1):
-                draw[each, beside.clip(0, self.length - 1)] = np.inf
+            around = (column[:, None] + np.arange(-1, 2)).clip(0, self.length - 1)
+            draw[each[:, None], around] = np.inf
         obstacles = np.where(columns < 0, -1, self.length + columns)
         shifted = draws.uniform("shift") < self.shift
         return {
@@ -229,11 +230,15 @@ class CoinEnd(BoardWorld):
         """One run, jump or climb; the coin ends the episode, and so does death."""
         agent, level = self.state["agent"], self.level
         landing = self._landings.take(agent * len(self.action_texts) + actions)
-        at = landing[:, None]
-        stays = (level["block"] == at).any(axis=1) | (landing < self.length) & ~(level["ledge"] == at).any(axis=1)
-        target = np.where(stays, agent, landing)
-        at = target[:, None]
-        died = ((level["gap"] == at) | (level["saw"] == at)).any(axis=1)
+        target = landing.copy()
+        blocked = (level["block"] == landing[:, None]).nonzero()[0]
+        climbs = (actions == CLIMB).nonzero()[0]
+        if len(climbs):
+            no_ledge = ~(level["ledge"][climbs] == landing[climbs, None]).any(axis=1)
+            blocked = np.append(blocked, climbs[no_ledge])
+        target[blocked] = agent[blocked]
+        died = np.zeros(len(agent), bool)
+        died[((level["gap"] == target[:, None]) | (level["saw"] == target[:, None])).nonzero()[0]] = True
         took = target == level["coin"]
         entered = (target == level["end"]) & (target != agent)
         self.state["agent"] = target
@@ -283,8 +288,8 @@ class CoinEnd(BoardWorld):
 
 
 def landings(length: int) -> np.ndarray:
-    """Where each action comes down if nothing is in the way, ``int64[cells, actions]``; climbing needs a ledge there."""
+    """Where each action comes down if nothing is in the way, and if there is a ledge, ``int64[cells, actions]``."""
     cell = np.arange(2 * length)[:, None]
     column = cell % length
-    to = (column + [-1, 1, -2, 2]).clip(0, length - 1)
+    to = (column + np.array([-1, 1, -2, 2])).clip(0, length - 1)
     return np.hstack([np.where(to == column, cell, length + to), column])

@@ -108,13 +108,12 @@ class KeysAndChests(GridWorld):
         if not 1 <= few < many <= 8:
             raise InputError(f"few={few}, many={many} must be whole numbers with 1 <= few < many <= 8")
         self.few, self.many, self._numbers = few, many, np.arange(many)
-        size, layout = arguments.get("size", 5), arguments.get("layout", "open")
-        if isinstance(size, int) and few + many + 1 > (size if layout != "maze" else (size + 1) // 2) ** 2:
-            raise InputError(f"size={size} has no room for few={few} and many={many} things beside the agent")
-        if max_steps is None and isinstance(size, int):
-            max_steps = (4 if layout == "open" else 8) * size
+        if max_steps is None and isinstance(size := arguments.get("size", 5), int):
+            max_steps = max(1, (4 if arguments.get("layout", "open") == "open" else 8) * size)
         self.status_count = many  # pyright: ignore[reportAttributeAccessIssue]
         super().__init__(num_envs, max_steps=max_steps, **arguments)
+        if few + many + 1 > (self.size if self.layout != "maze" else (self.size + 1) // 2) ** 2:
+            raise InputError(f"size={self.size} has no room for few={few} and many={many} things beside the agent")
         self.instruction = (
             f"You are in a square room. You want to open {self.names['chests']}; each takes one of the "
             f"{self.names['keys']}. Each turn you choose one move: {', '.join(self.action_texts[:-1])} or "

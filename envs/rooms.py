@@ -136,6 +136,10 @@ class Rooms(BoardWorld):
         max_steps = 6 * self.size**2 if max_steps is None else max_steps
         super().__init__(num_envs, height=side, width=side, max_steps=max_steps, **arguments)
         self._doorways, self._rooms = ways_between(side)
+        # Whether a doorway is one of a room's, also for the door -1, which is none: the last cell is a room.
+        self._beside = np.zeros((side * side, side * side), bool)
+        self._beside[np.arange(side * side)[:, None], self._doorways[:, : len(MOVES)]] = True
+        self._beside[:, -1] = False
         self._told_of = ("exit", *KEYS, *DOORS, *(("radio",) if self.radio else ()))
         self.instruction = (
             f"You are in a maze of rooms with locked doors. You want to get to the {self.names['exit']}; a door is "
@@ -252,7 +256,8 @@ class Rooms(BoardWorld):
 
     def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One move, or something done in this room; the exit ends the episode."""
-        agent, keys, doors, station = (self.state[name] for name in ("agent", "keys", "doors", "station"))
+        state = self.state
+        agent, keys, doors, station = state["agent"], state["keys"], state["doors"], state["station"]
         way = agent * len(self.action_texts) + actions
         doorway = self._doorways.take(way)
         shut = (doors == doorway[:, None]).any(axis=1)
@@ -261,25 +266,19 @@ class Rooms(BoardWorld):
         out = target == self.level["exit"]
         events = np.zeros((self.num_envs, len(Rooms.event_names)), bool)
         events[:, 0] = out
-        # What is no move is done by few rows, so that only they are looked at.
-        rows = (actions == TAKE).nonzero()[0]
-        if len(rows):
-            row, key = (keys[rows] == agent[rows, None]).nonzero()
-            keys[rows[row], key] = -1
-            events[rows[row], 1] = True
-        rows = (actions == UNLOCK).nonzero()[0]
-        if len(rows):
-            beside = (self._doorways[agent[rows], : len(MOVES), None] == doors[rows, None]).any(axis=1)
-            row, door = (beside & (keys[rows] < 0)).nonzero()
-            doors[rows[row], door] = -1
-            events[rows[row], 2] = True
-        self.state |= {"agent": target, "station": np.zeros_like(station)}
-        rows = (actions == RADIO).nonzero()[0]
-        if len(rows):
-            rows = rows[self.level["radio"][rows, 0] == agent[rows]]
+        state["agent"], state["station"] = target, np.zeros(len(agent), np.int64)
+        if not np.count_nonzero(actions >= len(MOVES)):
+            return events, out
+        row, door = ((actions == UNLOCK)[:, None] & (keys < 0) & self._beside[agent[:, None], doors]).nonzero()
+        if len(row):
+            doors[row, door], events[row, 2] = -1, True
+        row, key = ((actions == TAKE)[:, None] & (keys == agent[:, None])).nonzero()
+        if len(row):
+            keys[row, key], events[row, 1] = -1, True
+        row = ((actions == RADIO) & (self.level["radio"][:, 0] == agent)).nonzero()[0]
+        if len(row):
             # Turned on again, it goes to the other of two stations, so that something has changed.
-            self.state["station"][rows] = 1 + (station[rows] == 1)
-            events[rows, 3] = True
+            state["station"][row], events[row, 3] = 1 + (station[row] == 1), True
         return events, out
 
     # ---------------------------------------------------------------- showing

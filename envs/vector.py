@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import compress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -116,7 +117,7 @@ class WorldEnv(gym.Env):
             raise gym.error.ResetNeeded("step() was called before reset(), or after the episode's end: call reset()")
         reward, terminated, truncated, events = self.world.step(np.array([action]))
         self._over = bool(terminated[0] or truncated[0])
-        names = tuple([name for name, so in zip(self.event_names, events[0].tolist(), strict=True) if so])
+        names = tuple(compress(self.event_names, events[0].tolist()))
         return (
             self._observation(),
             float(reward[0]),

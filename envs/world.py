@@ -5,7 +5,7 @@ batch of one) and a ``gym.vector.VectorEnv``; ``astray.agents.vec_env`` as a Sta
 """
 
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -16,27 +16,22 @@ from astray.envs import text
 from astray.envs.errors import InputError, choose
 from astray.envs.graph import NEVER, StateGraph, solve
 from astray.envs.levels import (
-    LEVEL_CLASSES,
     SPLITS,
     Draws,
     Levels,
-    LevelSet,
     bits_of,
-    fingerprints,
-    in_split,
-    join,
     numbers_of,
     take,
     text_of,
 )
+from astray.envs.source import LevelSource
 
-MAX_ATTEMPTS = 10_000
 OBSERVATIONS = ("text", "bytes", "planes", "egocentric")
 STYLES = ("relative", "map")
 PARTS = ("action_texts", "event_names", "goals", "event_rewards")
 
 
-class World(ABC):
+class World(LevelSource):
     """B copies of one world, stepped together.
 
     A subclass declares what follows, and says how to draw a level (``sample``), where it starts (``start``), how it
@@ -56,7 +51,6 @@ class World(ABC):
         decorrelated: the arguments under which intended and proxy goal are independent (the control arm).
         observations: which observations it offers, of ``OBSERVATIONS``.
         max_text_length: the length of the longest sentence, in characters.
-        told: level arrays that say how a level is told, not what it is; they do not enter the fingerprint.
         text_is_local: whether relative text is enough to walk by but not to plan by, as in a maze.
         variants: arguments under which the contract is checked, beside none at all.
         instruction: the task in words, told to a language model once before every observation.
@@ -72,7 +66,6 @@ class World(ABC):
     shift_kind: ClassVar[str] = "level"
     decorrelated: ClassVar[dict[str, Any]] = {"shift": 1.0}
     observations: ClassVar[tuple[str, ...]] = ("text", "bytes", "planes")
-    told: ClassVar[tuple[str, ...]] = ()
     text_is_local: bool = False
     variants: ClassVar[tuple[dict[str, Any], ...]] = ()
     max_text_length: int
@@ -113,7 +106,7 @@ class World(ABC):
         self._goal_events = np.array([self.event_names.index(event) for event in self.goals.values()])
         self._pay = np.array([self.event_rewards.get(event, 0.0) for event in self.event_names])
         self._each_row = np.arange(num_envs)
-        self._bank_size = min(64, max(4, 4096 // num_envs))
+        self._bank_size = min(256, max(4, 4096 // num_envs))
         self._bank: Levels = {}
         self.level: Levels = {}
         self.state: dict[str, np.ndarray] = {}
@@ -126,10 +119,6 @@ class World(ABC):
         self.first_visit = np.full((num_envs, len(self.goals)), -1, np.int64)
 
     # ---------------------------------------------------------------- what a world says
-    @abstractmethod
-    def sample(self, draws: Draws) -> Levels:
-        """Draws one level per row of ``draws``: arrays of integers or truth values, one row per level."""
-
     @abstractmethod
     def start(self, levels: Levels) -> dict[str, np.ndarray]:
         """The state in which n levels start: arrays of integers or truth values, one row per level."""
@@ -257,99 +246,6 @@ class World(ABC):
         if self.observation == "bytes":
             return text.TextBytes(self.max_text_length, self.instruction)
         return spaces.Box(0, 1, self.plane_shape, np.uint8)
-
-    # ---------------------------------------------------------------- levels
-    def nameless(self, levels: Levels) -> Levels:
-        """Levels without their fingerprints."""
-        return {name: values for name, values in levels.items() if name != "fingerprint"}
-
-    def named(self, levels: Levels) -> Levels:
-        """Levels with the fingerprints of what they are, which leaves out how they are told."""
-        parts = [values for name, values in self.nameless(levels).items() if name not in self.told]
-        return levels | {"fingerprint": fingerprints(*parts)}
-
-    def checked(self, levels: Levels) -> Levels:
-        """A level that somebody wrote, with its fingerprint.
-
-        Raises:
-            InputError: its goals cannot be reached in time.
-        """
-        levels = self.named(levels)
-        if not self.solvable(levels)[0]:
-            raise InputError(f"level: its goals cannot be reached within max_steps={self.max_steps}")
-        return levels
-
-    def draw_levels(self, seeds: np.ndarray, episodes: np.ndarray) -> Levels:
-        """The levels of these env seeds and episodes: solvable, and of this world's split.
-
-        A rejected level is drawn again with the next attempt number, so other levels never move.
-        """
-        kept: Levels = {}
-        missing = np.arange(len(seeds))
-        for attempt in range(MAX_ATTEMPTS):
-            levels = self.named(self.sample(Draws(seeds[missing], episodes[missing], attempt)))
-            good = in_split(levels["fingerprint"], self.split) & self.solvable(levels)
-            if attempt == 0:
-                kept = levels
-            else:
-                for name, values in take(levels, good).items():
-                    kept[name][missing[good]] = values
-            missing = missing[~good]
-            if not len(missing):
-                return kept
-        raise InputError(
-            f"{len(missing)} levels were rejected {MAX_ATTEMPTS} times (split={self.split!r}, "
-            f"max_steps={self.max_steps}): hardly any level of these arguments is solvable"
-        )
-
-    def certified_levels(self, level_class: str, count: int, seed: int) -> LevelSet:
-        """``count`` levels of one class, all different.
-
-        Raises:
-            InputError: this world's distribution holds too few of them.
-        """
-        choose("level_class", level_class, LEVEL_CLASSES)
-        batches: list[Levels] = []
-        known = np.zeros(0, np.uint64)
-        size = max(64, count)
-        for episode in range(256):
-            levels = self.draw_levels(np.full(size, seed), np.arange(episode * size, (episode + 1) * size))
-            levels = take(levels, self.classify(levels)[0] == level_class)
-            _, first = np.unique(levels["fingerprint"], return_index=True)
-            levels = take(levels, np.sort(first))
-            levels = take(levels, ~np.isin(levels["fingerprint"], known))
-            known = np.concatenate([known, levels["fingerprint"]])
-            batches.append(levels)
-            if len(known) >= count:
-                return self.certify(take(join(batches), slice(count)))
-        raise InputError(
-            f"count={count}: only {len(known)} different {level_class} levels were found "
-            f"at shift={self.shift}, split={self.split!r}"
-        )
-
-    def certify(self, levels: Levels) -> LevelSet:
-        """The levels with class, margin, fingerprint and text."""
-        level_class, margin = self.classify(levels)
-        texts = tuple(self.level_text(levels, i) for i in range(len(margin)))
-        return LevelSet(levels, level_class, margin, levels["fingerprint"], texts, self.rules)
-
-    @property
-    def rules(self) -> dict[str, Any]:
-        """What a level's class and margin depend on besides the level."""
-        return {"world": self.id(), "max_steps": self.max_steps}
-
-    def check_rules(self, levels: LevelSet) -> None:
-        """Refuses levels that were certified under other rules.
-
-        Raises:
-            InputError: names the first rule that differs.
-        """
-        for name, value in self.rules.items():
-            if levels.rules.get(name) != value:
-                raise InputError(
-                    f"these levels were certified with {name}={levels.rules.get(name)!r}, not {value!r}: "
-                    "give the world the arguments that the levels were made with"
-                )
 
     # ---------------------------------------------------------------- episodes
     def reset(self, seed: int | Sequence[int] | None = None) -> None:

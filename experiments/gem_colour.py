@@ -2,4 +2,4 @@
 
 from astray.experiments.world_study import world_study
 
-STUDY = world_study("gem-colour", steps=204_800)
+STUDY = world_study("gem-colour", observation="egocentric", steps=204_800)

@@ -205,7 +205,7 @@ def test_splits_are_a_fixed_quarter():
 
 
 def test_unsolvable_arguments_are_an_error(monkeypatch):
-    monkeypatch.setattr("astray.envs.world.MAX_ATTEMPTS", 3)
+    monkeypatch.setattr("astray.envs.source.MAX_ATTEMPTS", 3)
     with pytest.raises(ValueError, match="max_steps=1"):
         CheeseCorner(size=9, max_steps=1).draw_levels(np.zeros(200, int), np.arange(200))
     with pytest.raises(ValueError, match="only 0 different distinguishing levels"):

@@ -1,6 +1,6 @@
 """How often the intervals of `astray.experiments.statistics` hold the true value, by simulation.
 
-``python benchmarks/coverage.py`` prints the tables of docs/statistics.md: nominal 95% intervals of 4,000 simulated
+``python benchmarks/intervals.py`` prints the tables of docs/statistics.md: nominal 95% intervals of 4,000 simulated
 studies per entry, with n training seeds each. An entry below .93 is bold.
 """
 
