@@ -249,17 +249,32 @@ class BoardWorld(MapWorld):
         ]
 
     def image(self, row: int = 0) -> np.ndarray:
-        """One row's board in colour, ``uint8[24 * height, 24 * width, 3]``: smaller squares lie on larger ones."""
+        """One row's board in colour, ``uint8[24 * height, 24 * width, 3]``."""
         side = CELL_PIXELS
-        picture = np.full((self.height, side, self.width, side, 3), FLOOR, np.uint8)
-        observed = BoardWorld.planes(self, np.array([row]))[0, : 2 + len(self.things)].astype(bool)
-        # The agent comes last, so that it is seen on whatever it stands on.
+        picture = np.full((self.height, self.width, side, side, 3), FLOOR, np.uint8)
+        for cells, shape, colour in self.layers(row):
+            for cell in cells.tolist():
+                picture[cell // self.width, cell % self.width, shape] = colour
+        return picture.swapaxes(1, 2).reshape(self.height * side, self.width * side, 3)
+
+    def layers(self, row: int) -> list[tuple[np.ndarray, np.ndarray, tuple[int, int, int]]]:
+        """What a picture of one row is painted with: cells, a shape within a cell (``bool[24, 24]``), and a colour.
+
+        Smaller squares lie on larger ones, and the agent comes last, so that it is seen on whatever it stands on.
+        """
+        observed = BoardWorld.planes(self, np.array([row]))[0, : 2 + len(self.things)]
         order = [0, *range(len(observed) - 1, 1, -1), 1]
-        for place, number in enumerate(order):
-            inset = slice(min(2 * place, side // 2 - 2), side - min(2 * place, side // 2 - 2))
-            for cell_row, cell_column in np.argwhere(observed[number]):
-                picture[cell_row, inset, cell_column, inset] = COLOURS[number]
-        return picture.reshape(self.height * side, self.width * side, 3)
+        return [
+            (np.flatnonzero(observed[number]), square(min(2 * place, CELL_PIXELS // 2 - 2)), COLOURS[number])
+            for place, number in enumerate(order)
+        ]
+
+
+def square(inset: int) -> np.ndarray:
+    """A square in the middle of a cell, so many pixels from its border, ``bool[24, 24]``."""
+    inside = np.zeros((CELL_PIXELS, CELL_PIXELS), bool)
+    inside[inset : CELL_PIXELS - inset, inset : CELL_PIXELS - inset] = True
+    return inside
 
 
 def _paint(planes: np.ndarray, rows: np.ndarray, channel: int, cells: np.ndarray) -> None:

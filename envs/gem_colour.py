@@ -4,12 +4,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from astray.envs.board import CELL_PIXELS, square
 from astray.envs.errors import InputError
 from astray.envs.grid import DIRECTIONS, GridWorld
 from astray.envs.levels import Draws, Levels
 
 FEATURES = {"yellow": "red", "large": "small", "striped": "plain"}
 """What the gem is in training, and what the ball is."""
+YELLOW, RED, STRIPES = (240, 200, 40), (190, 30, 45), (60, 60, 60)
 
 
 class GemColour(GridWorld):
@@ -180,6 +182,19 @@ class GemColour(GridWorld):
         if is_map:
             return [f"{board}\n{text[1:]}" for board, text in zip(self.map_sentences(rows), told, strict=True)]
         return [text[1:] + blocked for text, blocked in zip(told, self.blocked_words(rows), strict=True)]
+
+    def layers(self, row: int) -> list[tuple[np.ndarray, np.ndarray, tuple[int, int, int]]]:
+        """As the words have it: a gem with four corners and a round ball, in their colour, size and pattern."""
+        down, right = np.abs(np.indices((CELL_PIXELS, CELL_PIXELS)) - (CELL_PIXELS - 1) / 2)
+        walls, *_, agent = super().layers(row)
+        painted = [walls]
+        for thing, distance in (("gem", down + right), ("ball", np.hypot(down, right))):
+            cells = self.level[thing][[row]]
+            yellow, large, striped = (bool(cells == self.level[name][[row]]) for name in FEATURES)
+            shape = distance <= (11 if large else 6)
+            painted.append((cells, shape, YELLOW if yellow else RED))
+            painted.append((cells, shape & (down.astype(int) % 4 < 2) & striped, STRIPES))
+        return [*painted, (agent[0], square(9), agent[2])]
 
     @property
     def max_text_length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
