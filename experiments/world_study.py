@@ -18,6 +18,7 @@ def world_study(
     settings: dict[str, Any] = MLP_PPO,
     arguments: dict[str, Any] | None = None,
     num_envs: int = 128,
+    extrinsic: str = "world",
 ) -> Study:
     """Five seeds each at train shift 0 and at the decorrelated one.
 
@@ -28,6 +29,7 @@ def world_study(
         settings: keyword arguments of PPO.
         arguments: the world's.
         num_envs: environments trained on at once.
+        extrinsic: the reward, as an expression.
     """
     kind = find_world(world)
     rollout = num_envs * settings["n_steps"]
@@ -41,6 +43,7 @@ def world_study(
         test_every=max(1, steps // rollout // 5) * rollout,
         train_shifts=(0.0, kind.decorrelated["shift"]),
         seeds=5,
+        extrinsic=extrinsic,
     )
     return Study(name=kind.slug(), world=world, arms=(arm,), arguments=arguments or {})
 
