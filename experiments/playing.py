@@ -120,7 +120,7 @@ def trace(
                 }
             )
         before = [(text, played.ascii(row)) for row, text in enumerate(played.sentences(everyone))]
-    first = played.first_visit
+    first = in_pairs(played.first_visit, -1)
     outcome = outcomes(first[:, 0], first[:, 1])
     return [
         {
