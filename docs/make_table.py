@@ -47,18 +47,22 @@ SOURCES = {
         "Langosco et al. 2022 (CoinRun): trained with the coin at the end, agents run to the end and mostly leave a "
         "coin that lies elsewhere; with 2% of levels randomised the failure becomes much rarer."
     ),
-    "rooms": "Nothing to misgeneralize: one goal. The proxy column is empty by construction.",
+    "rooms": (
+        "There is one goal, so nothing to misgeneralize: agents that learned one order of doors and one kind of maze "
+        "reach the exit in a third of the others (there called distinguishing levels). In this study keys and doors "
+        "pay, too. Pathak et al. 2017 and MiniGrid's DoorKey are about reaching the exit at all."
+    ),
 }
 FINDINGS = {
     "cheese-dish": (
-        "Both goals come first about as often, and it is the seed that decides: in training the planes of cheese and "
-        "dish are always equal, and nothing tells a network which of them it follows. The paper shows the dish on six "
-        "planes, to make it salient. With planes instead of egocentric planes the agents reach neither goal in most "
-        "distinguishing levels: a failure of capability, not of the goal."
+        "Both goals come first about as often: in training the planes of cheese and dish are always equal, and nothing "
+        "tells a network which of them it follows. The paper shows the dish on six planes, to make it salient. With "
+        "planes instead of egocentric planes the agents reach neither goal in most distinguishing levels: a failure of "
+        "capability, not of the goal."
     ),
     "gem-colour": (
-        "The shape wins: gem and ball have a plane each, so it is shown twice, while yellow, large and striped have "
-        "one plane each and fall apart when they are shuffled."
+        "The shape wins, probably because gem and ball have a plane each, so that it is shown twice, while yellow, "
+        "large and striped have one plane each."
     ),
 }
 """Why a world does not misgeneralize."""
@@ -75,37 +79,31 @@ def lines(folder: Path) -> list[str]:
     trained = rows[(rows["agent"] == "trained") & (rows["mode"] == "sampled")]
     last = last_checkpoint(trained)
     apart = last[last["level_class"] == "distinguishing"]
+    intended, *proxies = config["goals"]
+    about = {"capability": capability, f"{intended} first": intended_first}
+    about |= {f"{proxy} first": proxy_first for proxy in proxies[:1]}
+    about = about if proxies else {f"{intended} on distinguishing levels": success}
     told = []
     for shift, of_shift in last.groupby("train_shift"):
         decided = apart[apart["train_shift"] == shift]
         metrics = [(of_shift[of_shift["level_class"] == "ambiguous"], success)]
-        metrics += [(decided, metric) for metric in (capability, intended_first, proxy_first)]
+        metrics += [(decided, metric) for metric in about.values()]
         rates = [rate(seed_interval(of, metric, (0.0, 1.0))) for of, metric in metrics]
         seconds = [sum(read_json(path).values()) for path in folder.glob(f"timings/*shift{shift:g}-*.json")]
         told.append(f"| {shift:g} | {' | '.join(rates)} | {max(seconds):.0f} s |")
     chance = references(rows)
     chance = chance[(chance["agent"] == "random") & (chance["mode"] == "sampled")]
     shares = [success(chance[chance["level_class"] == "ambiguous"]).mean()]
-    shares += [
-        metric(chance[chance["level_class"] == "distinguishing"]).mean()
-        for metric in (capability, intended_first, proxy_first)
-    ]
+    shares += [metric(chance[chance["level_class"] == "distinguishing"]).mean() for metric in about.values()]
     told.append(f"| random | {' | '.join(f'{share:.2f}' for share in shares)} | |")
     arm = config["arms"][0]
     head = (
         f"`astray run {config['name']}`: MLP on {arm['observation']}, {arm['steps']:,} steps, {arm['seeds']} seeds; "
         f"{config['test_ambiguous']} ambiguous and {config['test_distinguishing']} distinguishing levels."
     )
-    intended, proxy = (config["goals"] + ["no other goal"])[:2]
-    return [
-        head,
-        "",
-        f"| train shift | {intended} on ambiguous levels | capability | {intended} first | {proxy} first | longest |",
-        "|--:|--:|--:|--:|--:|--:|",
-        *told,
-        "",
-        _verdict(rows, intended, proxy),
-    ]
+    columns = ["train shift", f"{intended} on ambiguous levels", *about, "longest cell"]
+    table = [f"| {' | '.join(columns)} |", f"|{'--:|' * len(columns)}", *told]
+    return [head, "", *table, *(["", _verdict(rows, intended, proxies[0])] if proxies else [])]
 
 
 def _verdict(rows: pd.DataFrame, intended: str, proxy: str) -> str:
