@@ -15,6 +15,8 @@ from astray.envs.errors import InputError
 from astray.envs.levels import Levels, fingerprints, take
 
 MAX_STATES = 3_000_000
+AT_ONCE = 128
+"""How many levels are solved at a time."""
 NEVER = np.iinfo(np.int32).max // 4
 """Steps to a goal that cannot be reached: larger than any way, and small enough that four add up."""
 
@@ -191,11 +193,18 @@ def _fewest_steps(following: np.ndarray, reached: np.ndarray) -> np.ndarray:
 
 
 def solve(world: Rules, levels: Levels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the rules say of levels.
+    """What the rules say of levels, found for some of them at a time, which bounds the memory that it takes.
 
     Returns:
         Class (``str[n]``), margin (``float64[n]``), and whether the intended goal can be reached in time (``bool[n]``).
     """
+    n = len(levels["fingerprint"])
+    parts = [_solve(world, take(levels, slice(first, first + AT_ONCE))) for first in range(0, n, AT_ONCE)]
+    level_class, margin, in_time = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return level_class, margin, in_time
+
+
+def _solve(world: Rules, levels: Levels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     graph, n = StateGraph.of(world, levels), len(levels["fingerprint"])
     steps = graph.steps[:n]
     in_time = steps <= world.max_steps

@@ -58,9 +58,11 @@ def module_at(source: str, what: str) -> ModuleType:
     sys.modules[name] = module  # so that what it defines can be sent to other processes
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        del sys.modules[name]
-        raise InputError(f"{what}={source!r}, line {error.lineno}: {error.msg}") from None
+    except BaseException as error:
+        del sys.modules[name]  # a half of it must not be found the next time
+        if isinstance(error, SyntaxError):
+            raise InputError(f"{what}={source!r}, line {error.lineno}: {error.msg}") from None
+        raise
     return module
 
 

@@ -210,9 +210,3 @@ def meanings(answer: str, texts: Sequence[str]) -> list[int]:
 
 def _where(kinds: Sequence[Sequence[str]], fits: Callable[[str], bool]) -> list[int]:
     return sorted({action for names in kinds for action, name in enumerate(names) if fits(name)})
-
-
-def move_of(answer: str, texts: Sequence[str]) -> int | None:
-    """The one action that an answer means; None if there is none or more than one."""
-    found = meanings(answer, texts)
-    return found[0] if len(found) == 1 else None

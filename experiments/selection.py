@@ -18,7 +18,6 @@ from astray.envs import InputError
 from astray.envs.errors import choose
 from astray.envs.vector import module_at
 from astray.experiments.study import Arm, Study, file_name
-from astray.experiments.world_study import own_world_study
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,8 @@ def load_study(source: str) -> Any:
         InputError: there is none.
     """
     if ".py:" in source:
+        from astray.experiments.world_study import own_world_study  # which imports torch
+
         path, _, name = source.rpartition(":")
         return SimpleNamespace(STUDY=own_world_study(f"{Path(path).resolve()}:{name}"))
     if not source.endswith(".py"):

@@ -8,7 +8,7 @@ import pytest
 
 from astray.envs import worlds
 from astray.experiments.__main__ import main
-from astray.experiments.play import move_of, play_world
+from astray.experiments.play import meanings, play_world
 from astray.experiments.selection import studies
 
 
@@ -95,8 +95,11 @@ def test_studies_are_found_by_file_name():
     assert set(worlds()) <= set(studies())
 
 
-def test_importing_astray_brings_no_torch():
-    code = "import astray, sys; print([m for m in ('torch', 'stable_baselines3', 'transformers') if m in sys.modules])"
+@pytest.mark.parametrize("module", ["astray", "astray.experiments.__main__"])
+def test_importing_astray_or_its_command_line_brings_no_torch(module):
+    code = (
+        f"import {module}, sys; print([m for m in ('torch', 'stable_baselines3', 'transformers') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -122,5 +125,5 @@ def test_a_game_ends_at_the_cheese_or_with_the_input(capsys):
 
 def test_answers():
     texts = ("go north", "go south", "take south")
-    assert move_of("go north", texts) == 0 and move_of("north", texts) == 0 and move_of("n", texts) == 0
-    assert move_of("south", texts) is None and move_of("", texts) is None
+    assert meanings("go north", texts) == meanings("north", texts) == meanings("n", texts) == [0]
+    assert meanings("south", texts) == [1, 2] and meanings("", texts) == []
