@@ -7,7 +7,7 @@ import gymnasium as gym
 
 from astray.envs.errors import InputError, choose
 from astray.envs.levels import LevelSet
-from astray.envs.vector import world_class
+from astray.envs.loading import world_class
 from astray.envs.world import World
 
 __all__ = ["InputError", "LevelSet", "World", "find_world", "register_worlds", "worlds"]

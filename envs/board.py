@@ -106,7 +106,7 @@ class BoardWorld(MapWorld):
         turned = levels | {name: target[levels[name]] for name in ("start", *self.things.values())}
         for name in self.capacity:
             turned[name] = in_ascending_order(turned[name])
-        if "walls" in levels:
+        if self.walled:
             walls = levels["walls"].reshape(-1, self._source.size)
             turned["walls"] = walls.take(self._source, axis=1).reshape(levels["walls"].shape)
         return self.named(turned)
@@ -130,7 +130,7 @@ class BoardWorld(MapWorld):
 
     def _walkable(self, levels: Levels) -> np.ndarray:
         """The cells that can be walked to from the start, ``bool[n, cells]``; all of them where there are no walls."""
-        if "walls" not in levels:
+        if not self.walled:
             return np.ones((len(levels["start"]), self.height * self.width), bool)
         return distances(levels["walls"], levels["start"]) < UNREACHABLE
 
@@ -140,7 +140,7 @@ class BoardWorld(MapWorld):
         super().begin(rows)
         planes = self._planes
         planes[rows] = 0
-        if "walls" in self.level:
+        if self.walled:
             planes[rows, 0] = self.level["walls"].take(rows, axis=0).reshape(len(rows), -1)
         for _, name in self._vanishing:
             self._painted.setdefault(name, np.empty_like(self.level[name]))[rows] = -1

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from astray.envs.errors import InputError, choose
-from astray.envs.grid import CORNERS, DIRECTIONS, GridWorld, corner_cells
+from astray.envs.grid import CORNERS, GridWorld, corner_cells
 from astray.envs.levels import Draws, Levels
 
 NAMES = ("compass", "neutral")
@@ -109,7 +109,7 @@ class CheeseCorner(GridWorld):
         }
         self.instruction = (
             f"You are a mouse in a square room. You want to eat the {self.names['cheese']}. "
-            f"Each turn you choose one move: {', '.join(self.action_texts[:-1])} or {self.action_texts[-1]}."
+            f"Each turn you choose one move: {self.choices}."
         )
 
     def sample(self, draws: Draws) -> Levels:
@@ -142,8 +142,7 @@ class CheeseCorner(GridWorld):
             f" {self._corner_name[cell]}: {where}."
             for cell, where in zip(corners.tolist(), self.where(corners, rows), strict=True)
         ]
-        told = self.in_order(rows, told, [f" {cheese}: {where}." for where in self.where(cheeses, rows)])
-        return [text[1:] + blocked for text, blocked in zip(told, self.blocked_words(rows), strict=True)]
+        return self.told_in_order(rows, told, [f" {cheese}: {where}." for where in self.where(cheeses, rows)])
 
     @property
     def max_text_length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -151,8 +150,7 @@ class CheeseCorner(GridWorld):
         if self.style == "map":
             return self.max_map_length
         name = max(map(len, self._corner_name.values())) + len(self.names["cheese"])
-        blocked = 0 if self.layout == "open" else len(f" Blocked: {', '.join(DIRECTIONS)}.")
-        return name + len(": . : .") + 2 * self.max_where_length + blocked
+        return name + len(": . : .") + 2 * self.max_where_length + self.max_blocked_length
 
     def complete(self, levels: Levels, told: dict[str, str]) -> Levels:
         """Refuses a marked corner that is none."""

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from astray.envs.grid import DIRECTIONS, GridWorld
+from astray.envs.grid import GridWorld
 from astray.envs.levels import Draws, Levels
 
 
@@ -95,7 +95,7 @@ class CheeseDish(GridWorld):
         super().__init__(num_envs, **arguments)
         self.instruction = (
             f"You are a mouse in a square room. You want to eat the {self.names['cheese']}. "
-            f"Each turn you choose one move: {', '.join(self.action_texts[:-1])} or {self.action_texts[-1]}."
+            f"Each turn you choose one move: {self.choices}."
         )
 
     def sample(self, draws: Draws) -> Levels:
@@ -125,13 +125,11 @@ class CheeseDish(GridWorld):
             [f" {self.names[name].capitalize()}: {where}." for where in self.where(self.level[name][rows], rows)]
             for name in self.mentions
         ]
-        blocked = self.blocked_words(rows)
-        return [text[1:] + end for text, end in zip(self.in_order(rows, *told), blocked, strict=True)]
+        return self.told_in_order(rows, *told)
 
     @property
     def max_text_length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The length of the longest sentence, in characters."""
         if self.style == "map":
             return self.max_map_length
-        blocked = 0 if self.layout == "open" else len(f" Blocked: {', '.join(DIRECTIONS)}.")
-        return sum(map(len, self.names.values())) + len(": . : .") + 2 * self.max_where_length + blocked
+        return sum(map(len, self.names.values())) + len(": . : .") + 2 * self.max_where_length + self.max_blocked_length

@@ -55,7 +55,7 @@ class CoinEnd(BoardWorld):
     gap, floor. Right: floor, saw, floor. Above: nothing.`` On a ledge the last
     sentence is ``You are on a ledge.`` Style "map" shows the whole level::
 
-        E end, C coin, L ledge, G gap, S saw, O block, B coin and end, T coin and ledge, A you, a small letter you on it, # wall.
+        E end, C coin, L ledge, G gap, S saw, O block, B coin and end, T coin and ledge, A you, a small letter you on it.
         .TL........L
         E...S.AG.O..
 
@@ -105,6 +105,7 @@ class CoinEnd(BoardWorld):
     mentions = ("end", "coin")
     renamed = ("end", "coin")
     compass = ("up", "down", "left", "right")
+    walled = False
     variants: ClassVar = (
         {"length": 8, "obstacles": 1, "ledges": 1},
         {"length": 20, "obstacles": 6, "ledges": 4, "direction": "left"},
@@ -136,8 +137,7 @@ class CoinEnd(BoardWorld):
         self._landings = landings(self.length)
         self.instruction = (
             f"You run along a level with gaps and saws, which kill, blocks and ledges. You want the "
-            f"{self.names['coin']}. Each turn you choose one move: {', '.join(self.action_texts[:-1])} or "
-            f"{self.action_texts[-1]}. A jump leads over one column."
+            f"{self.names['coin']}. Each turn you choose one move: {self.choices}. A jump leads over one column."
         )
 
     @property

@@ -6,7 +6,7 @@ import numpy as np
 
 from astray.envs.board import CELL_PIXELS, square
 from astray.envs.errors import InputError
-from astray.envs.grid import DIRECTIONS, GridWorld
+from astray.envs.grid import GridWorld
 from astray.envs.levels import Draws, Levels
 
 FEATURES = {"yellow": "red", "large": "small", "striped": "plain"}
@@ -110,7 +110,7 @@ class GemColour(GridWorld):
         super().__init__(num_envs, **arguments)
         self.instruction = (
             f"You are in a square room with two things. You want to reach the {self.names['gem']}. "
-            f"Each turn you choose one move: {', '.join(self.action_texts[:-1])} or {self.action_texts[-1]}."
+            f"Each turn you choose one move: {self.choices}."
         )
 
     def sample(self, draws: Draws) -> Levels:
@@ -178,10 +178,10 @@ class GemColour(GridWorld):
                 places = self.where(self.level[thing][rows], rows)
                 told = zip(features, places, strict=True)
                 parts.append([f" {' '.join([*words, name]).capitalize()}: {place}." for words, place in told])
-        told = self.in_order(rows, *parts)
-        if is_map:
-            return [f"{board}\n{text[1:]}" for board, text in zip(self.map_sentences(rows), told, strict=True)]
-        return [text[1:] + blocked for text, blocked in zip(told, self.blocked_words(rows), strict=True)]
+        if not is_map:
+            return self.told_in_order(rows, *parts)
+        told = zip(self.map_sentences(rows), self.in_order(rows, *parts), strict=True)
+        return [f"{board}\n{text[1:]}" for board, text in told]
 
     def layers(self, row: int) -> list[tuple[np.ndarray, np.ndarray, tuple[int, int, int]]]:
         """As the words have it: a gem with four corners and a round ball, in their colour, size and pattern."""
@@ -203,5 +203,4 @@ class GemColour(GridWorld):
         names = sum(map(len, self.names.values())) + len(": . : .")
         if self.style == "map":
             return self.max_map_length + 1 + features + names
-        blocked = 0 if self.layout == "open" else len(f" Blocked: {', '.join(DIRECTIONS)}.")
-        return features + names + 2 * self.max_where_length + blocked
+        return features + names + 2 * self.max_where_length + self.max_blocked_length

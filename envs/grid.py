@@ -255,6 +255,16 @@ class GridWorld(BoardWorld):
         return starts, take(levels, np.full(len(starts), index)) | {"start": starts}
 
     # ---------------------------------------------------------------- showing
+    def told_in_order(self, rows: np.ndarray, *parts: list[str]) -> list[str]:
+        """One text per row from a part for each of ``mentions``, which begin with a blank, and the blocked moves."""
+        told = zip(self.in_order(rows, *parts), self.blocked_words(rows), strict=True)
+        return [text.removeprefix(" ") + blocked for text, blocked in told]
+
+    @property
+    def max_blocked_length(self) -> int:
+        """The length of the longest of ``blocked_words``, in characters."""
+        return 0 if self.layout == "open" else max(map(len, BLOCKED))
+
     def blocked_words(self, rows: np.ndarray) -> list[str]:
         """Which moves lead nowhere: "Blocked: north, east."; nothing in an open room, where all can be inferred."""
         if self.layout == "open":

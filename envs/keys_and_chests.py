@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from astray.envs.errors import InputError
-from astray.envs.grid import DIRECTIONS, GridWorld
+from astray.envs.grid import GridWorld
 from astray.envs.levels import Draws, Levels
 
 
@@ -116,8 +116,7 @@ class KeysAndChests(GridWorld):
             raise InputError(f"size={self.size} has no room for few={few} and many={many} things beside the agent")
         self.instruction = (
             f"You are in a square room. You want to open {self.names['chests']}; each takes one of the "
-            f"{self.names['keys']}. Each turn you choose one move: {', '.join(self.action_texts[:-1])} or "
-            f"{self.action_texts[-1]}."
+            f"{self.names['keys']}. Each turn you choose one move: {self.choices}."
         )
 
     @property
@@ -234,8 +233,8 @@ class KeysAndChests(GridWorld):
         held = [f"{self.names['keys'].capitalize()} held: {number}." for number in self.state["held"][rows].tolist()]
         if self.style == "map":
             return [f"{board}\n{words}" for board, words in zip(self.map_sentences(rows), held, strict=True)]
-        told = self.in_order(rows, *(self._told_of(name, rows) for name in self.mentions))
-        return [a + b + c for a, b, c in zip(held, told, self.blocked_words(rows), strict=True)]
+        told = self.told_in_order(rows, *(self._told_of(name, rows) for name in self.mentions))
+        return [f"{first} {rest}" for first, rest in zip(held, told, strict=True)]
 
     def _told_of(self, name: str, rows: np.ndarray) -> list[str]:
         cells = self.cells(name)[rows]
@@ -262,9 +261,8 @@ class KeysAndChests(GridWorld):
         held = len(f"{self.names['keys']} held: {self.many}.")
         if self.style == "map":
             return self.max_map_length + 1 + held
-        blocked = 0 if self.layout == "open" else len(f" Blocked: {', '.join(DIRECTIONS)}.")
         things = sum(len(f" {word}: .") for word in self.names.values())
-        return held + things + 2 * self.many * (self.max_where_length + 2) + blocked
+        return held + things + 2 * self.many * (self.max_where_length + 2) + self.max_blocked_length
 
 
 def _count(cells: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from astray.envs.errors import InputError, choose
-from astray.envs.levels import Draws, Levels, take
+from astray.envs.levels import Levels, take
 from astray.envs.world import World
 
 
@@ -24,6 +24,7 @@ class MapWorld(World):
         mentions: things whose order of mention is drawn per level, or none.
         renamed: what may be called by another word in the text.
         compass: the words for up, down, left and right.
+        walled: whether there may be walls, and levels hold ``walls``.
     """
 
     things: ClassVar[dict[str, str]]
@@ -32,6 +33,7 @@ class MapWorld(World):
     mentions: ClassVar[tuple[str, ...]] = ()
     renamed: ClassVar[tuple[str, ...]] = ()
     compass: ClassVar[tuple[str, str, str, str]] = ("north", "south", "west", "east")
+    walled: ClassVar[bool] = True
     told = ("order",)
 
     def __init__(
@@ -117,7 +119,7 @@ class MapWorld(World):
         return "\n".join("".join(cells[begin : begin + self.width]) for begin in range(0, len(cells), self.width))
 
     def _now(self, row: int) -> tuple[np.ndarray | None, dict[int, str], int]:
-        walls = self.level["walls"][row] if "walls" in self.level else None
+        walls = self.level["walls"][row] if self.walled else None
         placed = {name: self.cells(name)[row] for name in self.mapped.values()}
         return walls, self.glyph_cells(placed), int(self.state["agent"][row])
 
@@ -144,7 +146,8 @@ class MapWorld(World):
             for glyph, two in self.both.items():
                 named = " and ".join(self.names.get(self.things[one], self.things[one]) for one in two)
                 parts.append(f"{self.shown[glyph]} {named if len(self.both) > 1 else 'both'}")
-            found.append(f"{', '.join(parts)}, A you, a small letter you on it, # wall.{upwards}")
+            wall = ", # wall" if self.walled else ""
+            found.append(f"{', '.join(parts)}, A you, a small letter you on it{wall}.{upwards}")
         return found
 
     def map_sentences(self, rows: np.ndarray) -> list[str]:
@@ -162,7 +165,7 @@ class MapWorld(World):
     def level_text(self, levels: Levels, index: int) -> str:
         """A map, and below it what else belongs to the level."""
         level = take(levels, slice(index, index + 1))
-        walls = level["walls"][0] if "walls" in level else None
+        walls = level["walls"][0] if self.walled else None
         below = [f"{name}: {value}" for name, value in self.told_below(levels, index).items()]
         return "\n".join([self.picture(walls, self.glyphs(level), int(level["start"][0])), *below])
 
@@ -176,7 +179,7 @@ class MapWorld(World):
         board = [line for line in lines if ":" not in line]
         cells = self._read(board)
         made: Levels = {}
-        if "walls" in self.sample(Draws(np.zeros(1, np.uint64), np.zeros(1, np.uint64))):
+        if self.walled:
             made["walls"] = (cells == "#")[None]
         elif (cells == "#").any():
             row, column = np.argwhere(cells == "#")[0] + 1

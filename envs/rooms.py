@@ -143,8 +143,7 @@ class Rooms(BoardWorld):
         self._told_of = ("exit", *KEYS, *DOORS, *(("radio",) if self.radio else ()))
         self.instruction = (
             f"You are in a maze of rooms with locked doors. You want to get to the {self.names['exit']}; a door is "
-            f"unlocked with the key of its colour. Each turn you choose one action: "
-            f"{', '.join(self.action_texts[:-1])} or {self.action_texts[-1]}."
+            f"unlocked with the key of its colour. Each turn you choose one action: {self.choices}."
         )
 
     @property

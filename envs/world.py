@@ -222,6 +222,11 @@ class World(LevelSource):
         return np.where(best > 0, optimal, optimal[:, :1])
 
     # ---------------------------------------------------------------- names and spaces
+    @property
+    def choices(self) -> str:
+        """All actions in words, for an instruction: "go north, go south, go west or go east"."""
+        return f"{', '.join(self.action_texts[:-1])} or {self.action_texts[-1]}"
+
     @classmethod
     def id(cls) -> str:
         """The Gymnasium id."""

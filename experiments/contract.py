@@ -326,7 +326,7 @@ def _on_the_board(played: BoardWorld) -> None:
     agent, n = played.state["agent"], played.num_envs
     inside = ((agent >= 0) & (agent < played.height * played.width)).all()
     expect(inside, "an agent on the board", agent, "let moves off the board lead nowhere")
-    if "walls" in played.level:
+    if played.walled:
         walls = played.level["walls"].reshape(n, -1)[np.arange(n), agent]
         expect(not walls.any(), "an agent outside walls", np.flatnonzero(walls), "let moves into walls lead nowhere")
     planes = BoardWorld.planes(played, np.arange(n)).reshape(n, -1, played.height * played.width)

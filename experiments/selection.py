@@ -16,7 +16,7 @@ from tyro.conf import UseAppendAction
 import astray.experiments
 from astray.envs import InputError
 from astray.envs.errors import choose
-from astray.envs.vector import module_at
+from astray.envs.loading import module_at
 from astray.experiments.study import Arm, Study, file_name
 
 

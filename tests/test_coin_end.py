@@ -1,5 +1,8 @@
 """Coin at the far end, against levels worked out by hand."""
 
+from functools import partial
+
+import by_hand
 import numpy as np
 import pytest
 
@@ -10,20 +13,13 @@ SHIFTED = "..T..L..L...\n..A...G..O.E"
 UNSHIFTED = "..L..L..L...\n..A...S..O.B"
 
 
-def playing(level, **arguments):
-    """A world of one row in a level given as text."""
-    world = CoinEnd(1, **arguments)
-    world.reset(seed=0)
-    world.set_levels(world.parse_level(level))
-    return world
+playing = partial(by_hand.playing, CoinEnd)
 
 
 def after(world, *actions):
     """What happened in the last of some actions: column, names of events, whether the episode is over."""
-    for action in actions:
-        _, over, _, events = world.step(np.array([action]))
-    names = {name for name, happened in zip(world.event_names, events[0], strict=True) if happened}
-    return int(world.state["agent"][0]) % world.length, names, bool(over[0])
+    *_, (names, over) = by_hand.happening(world, *actions)
+    return int(world.state["agent"][0]) % world.length, names, over
 
 
 def test_running_jumping_and_climbing():
@@ -80,7 +76,7 @@ def test_words_and_maps():
     renamed = playing(SHIFTED + "\nfirst: coin", names={"coin": "gem", "end": "wall"})
     assert renamed.observe()[0].startswith("Gem: here, on a ledge. Far wall: 9 right.")
     legend, *board = playing(SHIFTED, style="map").observe()[0].splitlines()
-    assert "B coin and end, T coin and ledge" in legend and legend.endswith("# wall.")
+    assert "B coin and end, T coin and ledge" in legend and legend.endswith("you on it.")
     assert "\n".join(board) == SHIFTED
 
 

@@ -1,5 +1,6 @@
 """Rooms, against a level worked out by hand."""
 
+import by_hand
 import numpy as np
 import pytest
 
@@ -13,19 +14,14 @@ WAY_OUT = (EAST, TAKE, EAST, UNLOCK, SOUTH, WEST, TAKE, WEST, UNLOCK, SOUTH, EAS
 
 def playing(level=LEVEL, **arguments):
     """A world of one row in a level given as text."""
-    world = Rooms(1, **arguments)
-    world.reset(seed=0)
-    world.set_levels(world.parse_level(level))
-    return world
+    return by_hand.playing(Rooms, level, **arguments)
 
 
 def after(world, *actions):
     """What happened in the last of some actions: the room (row and column), names of events, and whether it is over."""
-    for action in actions:
-        _, over, _, events = world.step(np.array([action]))
-    names = {name for name, happened in zip(world.event_names, events[0], strict=True) if happened}
+    *_, (names, over) = by_hand.happening(world, *actions)
     row, column = divmod(int(world.state["agent"][0]), world.width)
-    return (row // 2, column // 2), names, bool(over[0])
+    return (row // 2, column // 2), names, over
 
 
 def test_the_way_out():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from by_hand import happening, playing
 
 from astray.envs.cheese_dish import CheeseDish
 from astray.envs.gem_colour import GemColour
@@ -22,23 +23,13 @@ AKCC.
 ....."""
 
 
-def at(kind, level, **arguments):
-    world = kind(1, **arguments)
-    world.set_levels(world.parse_level(level))
-    return world
-
-
 def events(world, *actions):
-    """What happens, action by action, by name."""
-    told = []
-    for action in actions:
-        happened = world.step(np.array([action]))[3][0]
-        told.append({name for name, so in zip(world.event_names, happened, strict=True) if so})
-    return told
+    """The names of what happens, action by action."""
+    return [names for names, _ in happening(world, *actions)]
 
 
 def test_a_key_opens_a_chest_and_is_spent():
-    world = at(KeysAndChests, MANY_KEYS, few=1, many=3)
+    world = playing(KeysAndChests, MANY_KEYS, few=1, many=3)
     # One chest: the first key is needed, the second is one to spare.
     assert events(world, EAST) == [{"took_key"}]
     assert world.state["held"] == 1 and "keys held: 1" in world.ascii()
@@ -48,29 +39,29 @@ def test_a_key_opens_a_chest_and_is_spent():
 
 
 def test_a_chest_without_a_key_stays_shut():
-    world = at(KeysAndChests, MANY_CHESTS, few=1, many=3)
+    world = playing(KeysAndChests, MANY_CHESTS, few=1, many=3)
     assert events(world, SOUTH, SOUTH, EAST) == [set(), set(), set()]
     assert (world.cells("chests") >= 0).sum() == 3
 
 
 def test_values_of_keys_and_chests():
-    world = at(KeysAndChests, MANY_KEYS, few=1, many=3)
+    world = playing(KeysAndChests, MANY_KEYS, few=1, many=3)
     level_class, margin = world.classify(world.level)
     # Chest: key, chest, two steps. A spare key: two steps; from there to the chest it is two more.
     assert level_class == ["distinguishing"] and margin == pytest.approx(0.97 - 0.97**3)
     chests, keys = world.action_values()[0]
     assert chests[EAST] == pytest.approx(0.97) and chests[SOUTH] == pytest.approx(0.97**3)
     assert keys[EAST] == pytest.approx(0.97) and keys[SOUTH] == pytest.approx(0.97**2)
-    scarce = at(KeysAndChests, MANY_CHESTS, few=1, many=3)
+    scarce = playing(KeysAndChests, MANY_CHESTS, few=1, many=3)
     assert scarce.classify(scarce.level)[0] == ["ambiguous"] and (scarce.action_values()[0, 1] == 0).all()
 
 
 def test_text_of_keys_and_chests():
-    world = at(KeysAndChests, MANY_KEYS + "\nfirst: chests", few=1, many=3)
+    world = playing(KeysAndChests, MANY_KEYS + "\nfirst: chests", few=1, many=3)
     assert world.observe() == ("Keys held: 0. Chests: 2 east. Keys: 1 east; 1 south, 1 east; 2 south, 1 east.",)
     events(world, EAST)
     assert world.observe() == ("Keys held: 1. Chests: 1 east. Keys: 1 south; 2 south.",)
-    world = at(
+    world = playing(
         KeysAndChests, MANY_KEYS, few=1, many=3, names={"keys": "stones"}, glyphs={"K": "C", "C": "K"}, style="map"
     )
     assert "Stones held: 0." in world.observe()[0] and "\nACK..\n" in world.observe()[0]
@@ -99,7 +90,7 @@ def test_impossible_numbers_of_things(arguments):
 
 def test_gem_and_ball():
     level = "A.G..\n.....\nB....\n.....\n.....\ngem: red, large, plain\nfirst: ball"
-    world = at(GemColour, level)
+    world = playing(GemColour, level)
     assert world.observe() == ("Yellow small striped ball: 2 south. Red large plain gem: 2 east.",)
     assert world.classify(world.level)[0] == ["distinguishing"]
     # Who goes to what is yellow ends the episode there, and all that the gem was worth is lost.
@@ -112,13 +103,13 @@ def test_gem_and_ball():
 
 
 def test_cheese_off_the_dish():
-    world = at(CheeseDish, "A.C..\n.....\nD....\n.....\n.....\nfirst: dish")
+    world = playing(CheeseDish, "A.C..\n.....\nD....\n.....\n.....\nfirst: dish")
     assert world.observe() == ("Dish: 2 south. Cheese: 2 east.",)
     # To the dish and then to the cheese it is two and four steps.
     level_class, margin = world.classify(world.level)
     assert level_class == ["distinguishing"] and margin == pytest.approx(0.97 - 0.97**5)
     assert events(world, SOUTH, SOUTH) == [set(), {"entered_dish"}]
-    both = at(CheeseDish, "A.B..\n.....\n.....\n.....\n.....")
+    both = playing(CheeseDish, "A.B..\n.....\n.....\n.....\n.....")
     assert both.classify(both.level)[0] == ["ambiguous"]
     assert events(both, EAST, EAST) == [set(), {"reached_cheese", "entered_dish"}]
 
