@@ -57,8 +57,8 @@ FINDINGS = {
     "cheese-dish": (
         "Both goals come first about as often: in training the planes of cheese and dish are always equal, and nothing "
         "tells a network which of them it follows. The paper shows the dish on six planes, to make it salient. With "
-        "planes instead of egocentric planes the agents reach neither goal in most distinguishing levels: a failure of "
-        "capability, not of the goal."
+        "planes instead of egocentric planes two seeds reached neither goal in 0.79 and 0.77 of distinguishing levels: "
+        "a failure of capability, not of the goal."
     ),
     "gem-colour": (
         "The shape wins, probably because gem and ball have a plane each, so that it is shown twice, while yellow, "

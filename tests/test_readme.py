@@ -46,7 +46,7 @@ def test_the_study_is_measured(tmp_path, monkeypatch, capsys):
     )
 
 
-@pytest.mark.parametrize("line", [line for line in blocks("sh")[1].splitlines()])
+@pytest.mark.parametrize("line", [line for block in blocks("sh")[1:] for line in block.splitlines()])
 def test_commands_parse(line, monkeypatch, capsys):
     command = shlex.split(line, comments=True)
     assert command[0] == "astray"
