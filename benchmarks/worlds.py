@@ -36,6 +36,8 @@ GROWING: dict[str, list[dict[str, Any]]] = {
 COMPILED = ("cheese-corner", "coin-end")
 TOLD = "cheese-corner"
 """The world whose text and bytes are measured beside its planes."""
+LARGER = {"size=11": 400, "size=11, layout=maze": 200}
+"""Required of CheeseCorner in larger rooms: times the peer."""
 AT_LEAST, AT_LEAST_ALONE, AT_LEAST_TOLD, AT_MOST = 200, 4, 0.1, 6
 """Required: times the peer, unwrapped times the unwrapped peer, share of planes; the limit, times the world."""
 
@@ -197,8 +199,10 @@ def required(rows: list[tuple[Contender, list[float]]]) -> Iterator[tuple[str, f
             yield f"{name} / unwrapped DoorKey-8x8 >= {AT_LEAST_ALONE}", times_peer, times_peer >= AT_LEAST_ALONE
         elif share:
             yield f"{name} / planes >= {AT_LEAST_TOLD}", share, share >= AT_LEAST_TOLD
-        elif contender.num_envs == MANY and not contender.arguments:
-            yield f"{name} / DoorKey-8x8 >= {AT_LEAST}", times_peer, times_peer >= AT_LEAST
+        elif contender.num_envs == MANY:
+            grown = LARGER.get(str(contender).removesuffix(f", B={MANY}"), 0)
+            if least := grown if contender.arguments else AT_LEAST:
+                yield f"{name} / DoorKey-8x8 >= {least}", times_peer, times_peer >= least
             if limit_times:
                 yield f"numba / {name} <= {AT_MOST}", limit_times, limit_times <= AT_MOST
 
