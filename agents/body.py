@@ -1,0 +1,171 @@
+"""What a HuggingFace model computes when its rows are trees instead of sequences."""
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from peft.helpers import disable_input_dtype_casting
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from astray.agents.trie import Row
+
+# What models call what stands beside their layers; one with other names is not cut, which is slower and as exact.
+POSITION_EMBEDDINGS = ("wpe", "embed_positions")
+KINDS = {"full_attention", "sliding_attention", "global"}
+AFTER_LAYERS = ("norm", "ln_f", "final_layer_norm", "project_out")
+
+
+def run(body: PreTrainedModel, rows: Sequence[Row], inputs: Tensor, cache: DynamicCache | None) -> Tensor:
+    """Last hidden states of rows with one prefix, ``[rows, longest row, hidden]``.
+
+    Args:
+        body: a model without its head, or some of its layers (see ``cut``).
+        rows: what is fed.
+        inputs: token ids ``[rows, longest row]``, or states ``[rows, longest row, hidden]`` to go on from, padded on
+            the right.
+        cache: keys and values of the prefix, one for each row; those of the rows are added to it. It keeps every key,
+            also where a layer looks no further than a window: how far it looks is said by the mask.
+    """
+    batch, longest, prefix = len(rows), inputs.shape[1], rows[0].prefix
+    positions = np.zeros((batch, longest), np.int64)
+    # padding sees itself (and the prefix): a row of the softmax without anything to see would be NaN
+    sees = np.eye(longest, dtype=bool)[None].repeat(batch, 0)
+    for i, row in enumerate(rows):
+        positions[i, : row.length] = row.positions()
+        sees[i, : row.length, : row.length] = row.sees()
+    sees = np.concatenate((np.ones((batch, longest, prefix), bool), sees), axis=2)
+    return body(
+        **{"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs.to(body.device)},
+        attention_mask=_masks(body, sees, positions),
+        position_ids=torch.from_numpy(positions).to(body.device),
+        use_cache=cache is not None,
+        **{_cache_name(body): cache},
+    ).last_hidden_state
+
+
+def expand(cache: DynamicCache | None, batch: int) -> DynamicCache | None:
+    """A cache for ``batch`` rows that all begin with what ``cache`` holds; the original stays as it is."""
+    if cache is None:
+        return None
+    expanded = DynamicCache()
+    for layer in cache.layers:
+        shared: Any = copy.copy(layer)
+        if shared.is_initialized:
+            shared.keys = shared.keys.expand(batch, -1, -1, -1)
+            shared.values = shared.values.expand(batch, -1, -1, -1)
+        expanded.layers.append(shared)
+    return expanded
+
+
+def _masks(body: PreTrainedModel, sees: np.ndarray, positions: np.ndarray) -> Tensor | dict[str, Tensor]:
+    """What is added to attention scores; by kind of layer where the model has several.
+
+    Numbers and not booleans, which plain attention in transformers adds as 0 and 1. A layer that looks no further than
+    a window counts from where tokens stand in the plain sequence.
+    """
+    prefix = np.arange(sees.shape[2] - sees.shape[1])[None].repeat(len(sees), 0)
+    distance = positions[:, :, None] - np.concatenate((prefix, positions), axis=1)[:, None, :]
+    window = getattr(body.config, "sliding_window", None)
+    near = sees & (distance < window) if window else sees
+    kinds = getattr(body.config, "layer_types", None)
+    if other := set(kinds or getattr(body.config, "attention_layers", ())) - KINDS:
+        raise ValueError(f"a model with layers of {', '.join(sorted(other))} takes no mask of its rows")
+    if kinds is None:
+        return _mask(near, body)
+    return {kind: _mask(near if kind == "sliding_attention" else sees, body) for kind in set(kinds)}
+
+
+def _mask(sees: np.ndarray, body: PreTrainedModel) -> Tensor:
+    mask = torch.zeros(sees.shape, dtype=body.dtype)
+    mask.masked_fill_(torch.from_numpy(~sees), torch.finfo(body.dtype).min)
+    return mask[:, None].to(body.device)
+
+
+def _cache_name(body: PreTrainedModel) -> str:
+    """The argument that takes a cache: its name changed within transformers 5."""
+    return "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"
+
+
+@contextmanager
+def precision(body: PreTrainedModel) -> Iterator[None]:
+    """In bfloat16 models, float32 adapters are cast down for the matrix products, inputs never up."""
+    reduced = body.dtype != torch.float32
+    with (
+        torch.autocast(body.device.type, body.dtype, enabled=reduced),
+        disable_input_dtype_casting(body, reduced),
+    ):
+        yield
+
+
+def weights_version(module: nn.Module) -> int:
+    """A number that changes with every change of a weight in place (optimiser step, ``load_state_dict``).
+
+    Adapters that are switched off count as another change.
+    """
+    version = sum(weight._version for weight in module.parameters())
+    return ~version if any(getattr(part, "disable_adapters", False) for part in module.modules()) else version
+
+
+def recomputes(module: nn.Module) -> bool:
+    """Whether layers compute their activations again in the backward pass (gradient checkpointing)."""
+    return torch.is_grad_enabled() and any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
+
+
+def replace(module: nn.Module, **children: nn.Module) -> Any:
+    """A shallow copy of ``module`` that shares all its children except those given."""
+    replaced = copy.copy(module)
+    replaced._modules = {**module._modules, **children}
+    return replaced
+
+
+def layers_of(model: nn.Module, depth: int) -> tuple[str, nn.ModuleList]:
+    """The list of the model's ``depth`` layers, and its name in the model.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return name, module
+    raise ValueError(f"a {type(model).__name__} has no list of {depth} layers to put adapters in")
+
+
+class _Nothing(nn.Module):
+    """Stands where a model adds the embeddings of positions, and adds nothing."""
+
+    def forward(self, *_: object, **__: object) -> Tensor:
+        return torch.zeros(())
+
+
+def cut(body: Any, layers: int) -> tuple[PreTrainedModel, PreTrainedModel] | None:
+    """``body`` as its lowest ``layers`` and the rest, which share its modules; None if it cannot be cut.
+
+    What comes after the layers (a norm, a projection) is left out below, what comes before them (embeddings of
+    positions, a projection) above. A model whose two parts in a row compute something else than the whole is not cut.
+    """
+    name, _ = layers_of(body, body.config.num_hidden_layers)
+    below = _part(body, name, slice(0, layers), {key: nn.Identity() for key in AFTER_LAYERS})
+    before = {key: _Nothing() for key in POSITION_EMBEDDINGS} | {"project_in": nn.Identity()}
+    above = _part(body, name, slice(layers, None), before)
+    ids = torch.arange(8, device=body.device)[None] % body.config.vocab_size
+    with torch.no_grad(), precision(body):
+        states = above(inputs_embeds=below(input_ids=ids).last_hidden_state).last_hidden_state
+        same = torch.allclose(states, body(input_ids=ids).last_hidden_state)
+    return (below, above) if same else None
+
+
+def _part(body: Any, name: str, layers: slice, stands_in: dict[str, nn.Module]) -> Any:
+    """``body`` with some of its layers; modules beside them are replaced where ``stands_in`` has their name."""
+    owner_name, _, name = name.rpartition(".")
+    owner = body.get_submodule(owner_name)
+    children = {key: module for key, module in stands_in.items() if owner._modules.get(key) is not None}
+    part = replace(owner, **{name: nn.ModuleList(getattr(owner, name)[layers])}, **children)
+    part.config = copy.copy(owner.config)
+    if getattr(owner.config, "layer_types", None):
+        part.config.layer_types = owner.config.layer_types[layers]
+    return replace(body, **{owner_name: part}) if owner_name else part
