@@ -48,7 +48,8 @@ def find_world(name: str | type[World]) -> type[World]:
 def register_worlds() -> None:
     """Registers every world with Gymnasium, as one environment and as a batch.
 
-    ``astray/World-v0`` is any world: ``gym.make("astray/World-v0", world="path/to/file.py:Class")``.
+    ``astray/World-v0`` is any world: ``gym.make("astray/World-v0", world="path/to/file.py:Class")``. Two more are other
+    people's environments as text: ``astray/MissionText-v0`` (MiniGrid, BabyAI) and ``astray/TextWorld-v0``.
     """
     named = {world.id(): {"world": f"{world.__module__}:{world.__name__}"} for world in worlds().values()}
     for name, arguments in (named | {"astray/World-v0": {}}).items():
@@ -58,3 +59,5 @@ def register_worlds() -> None:
             vector_entry_point="astray.envs.vector:WorldVectorEnv",
             kwargs=arguments,
         )
+    gym.register("astray/MissionText-v0", entry_point="astray.envs.minigrid:mission_text")
+    gym.register("astray/TextWorld-v0", entry_point="astray.envs.textworld:TextWorldEnv")
