@@ -1,6 +1,7 @@
 """What acts and what pays: language models as policies, agents, rewards, curiosity."""
 
 from astray.agents.acting import Agent, ExpertAgent, MarginalAgent, PolicyAgent
+from astray.agents.features import LanguageFeatures
 from astray.agents.language_model import LanguageModel
 from astray.agents.language_ppo import LanguagePPO
 from astray.agents.policy import LanguagePolicy
@@ -16,6 +17,7 @@ __all__ = [
     "Agent",
     "Curiosity",
     "ExpertAgent",
+    "LanguageFeatures",
     "LanguageModel",
     "LanguagePPO",
     "LanguagePolicy",

@@ -4,7 +4,15 @@ import json
 import warnings
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import save
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -29,7 +37,7 @@ def unfreeze(model: PreTrainedModel, layers: int, rank: int | None, alpha: int) 
     Raises:
         InputError: the model has fewer layers, the rank is no rank, or the weights to train are not float32.
     """
-    depth = model.config.num_hidden_layers
+    depth = model.config.get_text_config().num_hidden_layers
     if not 0 <= layers <= depth:
         raise InputError(f"trained_layers={layers} must be 0 to {depth}, the number of layers of the model")
     if rank is not None and rank < 1:
@@ -59,6 +67,19 @@ def unfreeze(model: PreTrainedModel, layers: int, rank: int | None, alpha: int) 
     )
     with warnings.catch_warnings(action="ignore"):  # PEFT asks transformers for a property under its old name
         return get_peft_model(model, config)
+
+
+def adapter_files(network: PeftModel) -> dict[str, bytes]:
+    """The files of a plain PEFT folder, by name: what ``PeftModel.from_pretrained`` opens."""
+    config = network.peft_config["default"].to_dict() | {"inference_mode": True}
+    plain = json.dumps(config, indent=2, sort_keys=True, default=_as_json)
+    state = get_peft_model_state_dict(network, save_embedding_layers=False)  # else it asks the hub for the base model
+    weights = {name: weight.contiguous() for name, weight in state.items()}
+    return {"adapter_config.json": plain.encode(), "adapter_model.safetensors": save(weights, {"format": "pt"})}
+
+
+def _as_json(value: object) -> object:
+    return sorted(value) if isinstance(value, set) else str(value)
 
 
 def load_adapter(network: PeftModel, folder: Path) -> None:

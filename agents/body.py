@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from peft.helpers import disable_input_dtype_casting
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from astray.agents.trie import Row
+from astray.envs import InputError
 
 # What models call what stands beside their layers; one with other names is not cut, which is slower and as exact.
 POSITION_EMBEDDINGS = ("wpe", "embed_positions")
 KINDS = {"full_attention", "sliding_attention", "global"}
-AFTER_LAYERS = ("norm", "ln_f", "final_layer_norm", "project_out")
+AFTER_LAYERS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "layer_norm", "project_out")
 
 
 def run(body: PreTrainedModel, rows: Sequence[Row], inputs: Tensor, cache: DynamicCache | None) -> Tensor:
@@ -32,17 +35,43 @@ def run(body: PreTrainedModel, rows: Sequence[Row], inputs: Tensor, cache: Dynam
             also where a layer looks no further than a window: how far it looks is said by the mask.
     """
     batch, longest, prefix = len(rows), inputs.shape[1], rows[0].prefix
-    positions = np.zeros((batch, longest), np.int64)
+    positions = np.zeros((batch, prefix + longest), np.int64)
+    positions[:, :prefix] = np.arange(prefix)
     # padding sees itself (and the prefix): a row of the softmax without anything to see would be NaN
     sees = np.eye(longest, dtype=bool)[None].repeat(batch, 0)
     for i, row in enumerate(rows):
-        positions[i, : row.length] = row.positions()
+        positions[i, prefix : prefix + row.length] = row.positions()
         sees[i, : row.length, : row.length] = row.sees()
     sees = np.concatenate((np.ones((batch, longest, prefix), bool), sees), axis=2)
+    return attend(body, inputs, sees, positions, cache)
+
+
+def attend(
+    body: PreTrainedModel, inputs: Tensor, sees: np.ndarray, positions: np.ndarray, cache: DynamicCache | None
+) -> Tensor:
+    """Last hidden states of what is fed, ``[rows, fed, hidden]``.
+
+    Args:
+        body: as in ``run``.
+        inputs: token ids ``[rows, fed]``, or states ``[rows, fed, hidden]``.
+        sees: ``bool[rows, fed, keys]``, which keys each may look at: first those in the cache, then what is fed.
+        positions: where the keys stand in the plain sequence, ``int64[rows, keys]``.
+        cache: keys and values, to which those of what is fed are added.
+
+    Raises:
+        InputError: a text is so long that the model turns all its keys otherwise, also those that are kept.
+    """
+    limit = _longest_alike(body.config.get_text_config())
+    if limit is not None and positions.max() >= limit:
+        raise InputError(
+            f"a text of {positions.max() + 1} tokens is too long: beyond {limit}, a {type(body).__name__} computes the "
+            "whole text with other rotary embeddings (LongRoPE)"
+        )
+    fed = positions[:, -inputs.shape[1] :]
     return body(
         **{"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs.to(body.device)},
         attention_mask=_masks(body, sees, positions),
-        position_ids=torch.from_numpy(positions).to(body.device),
+        position_ids=torch.from_numpy(fed).to(body.device),
         use_cache=cache is not None,
         **{_cache_name(body): cache},
     ).last_hidden_state
@@ -68,16 +97,24 @@ def _masks(body: PreTrainedModel, sees: np.ndarray, positions: np.ndarray) -> Te
     Numbers and not booleans, which plain attention in transformers adds as 0 and 1. A layer that looks no further than
     a window counts from where tokens stand in the plain sequence.
     """
-    prefix = np.arange(sees.shape[2] - sees.shape[1])[None].repeat(len(sees), 0)
-    distance = positions[:, :, None] - np.concatenate((prefix, positions), axis=1)[:, None, :]
-    window = getattr(body.config, "sliding_window", None)
+    distance = positions[:, -sees.shape[1] :, None] - positions[:, None, :]
+    config: Any = body.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
     near = sees & (distance < window) if window else sees
-    kinds = getattr(body.config, "layer_types", None)
-    if other := set(kinds or getattr(body.config, "attention_layers", ())) - KINDS:
+    kinds = getattr(config, "layer_types", None)
+    if other := set(kinds or getattr(config, "attention_layers", ())) - KINDS:
         raise ValueError(f"a model with layers of {', '.join(sorted(other))} takes no mask of its rows")
     if kinds is None:
         return _mask(near, body)
     return {kind: _mask(near if kind == "sliding_attention" else sees, body) for kind in set(kinds)}
+
+
+def _longest_alike(config: Any) -> int | None:
+    """Up to how many tokens rotary embeddings do not depend on the length of the text; None if they never do."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope] if "rope_type" in rope else [kind for kind in rope.values() if isinstance(kind, dict)]
+    limits = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
+    return min(limits, default=None)
 
 
 def _mask(sees: np.ndarray, body: PreTrainedModel) -> Tensor:
@@ -108,12 +145,32 @@ def weights_version(module: nn.Module) -> int:
     Adapters that are switched off count as another change.
     """
     version = sum(weight._version for weight in module.parameters())
-    return ~version if any(getattr(part, "disable_adapters", False) for part in module.modules()) else version
+    # models have a method of the name that a layer's property has
+    off = any(part.disable_adapters for part in module.modules() if isinstance(part, BaseTunerLayer))
+    return ~version if off else version
 
 
 def recomputes(module: nn.Module) -> bool:
-    """Whether layers compute their activations again in the backward pass (gradient checkpointing)."""
-    return torch.is_grad_enabled() and any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
+    """Whether layers compute their activations again in the backward pass (gradient checkpointing).
+
+    In training mode, those of older transformers drop a cache without a backward pass, too.
+    """
+    return any(
+        getattr(part, "gradient_checkpointing", False) and (torch.is_grad_enabled() or part.training)
+        for part in module.modules()
+    )
+
+
+def train_layers(module: nn.Module, mode: bool) -> None:
+    """Sets the mode of the layers that can compute their activations again, which they do in training mode only.
+
+    What is inside them stays in evaluation mode, without dropout; where a layer drops at a rate of its own, at 0.
+    """
+    for layer in module.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.training = mode
+            for name in [name for name, value in vars(layer).items() if "dropout" in name and isinstance(value, float)]:
+                setattr(layer, name, 0.0)
 
 
 def replace(module: nn.Module, **children: nn.Module) -> Any:
@@ -148,14 +205,19 @@ def cut(body: Any, layers: int) -> tuple[PreTrainedModel, PreTrainedModel] | Non
     What comes after the layers (a norm, a projection) is left out below, what comes before them (embeddings of
     positions, a projection) above. A model whose two parts in a row compute something else than the whole is not cut.
     """
-    name, _ = layers_of(body, body.config.num_hidden_layers)
-    below = _part(body, name, slice(0, layers), {key: nn.Identity() for key in AFTER_LAYERS})
-    before = {key: _Nothing() for key in POSITION_EMBEDDINGS} | {"project_in": nn.Identity()}
-    above = _part(body, name, slice(layers, None), before)
-    ids = torch.arange(8, device=body.device)[None] % body.config.vocab_size
-    with torch.no_grad(), precision(body):
-        states = above(inputs_embeds=below(input_ids=ids).last_hidden_state).last_hidden_state
-        same = torch.allclose(states, body(input_ids=ids).last_hidden_state)
+    config = body.config.get_text_config()
+    ids = torch.arange(8, device=body.device)[None] % config.vocab_size
+    try:
+        name, _ = layers_of(body, config.num_hidden_layers)
+        below = _part(body, name, slice(0, layers), {key: nn.Identity() for key in AFTER_LAYERS})
+        before = {key: _Nothing() for key in POSITION_EMBEDDINGS} | {"project_in": nn.Identity()}
+        above = _part(body, name, slice(layers, None), before)
+        with torch.no_grad(), precision(body):
+            states = below(input_ids=ids, use_cache=False).last_hidden_state
+            states = above(inputs_embeds=states, use_cache=False).last_hidden_state
+            same = torch.allclose(states, body(input_ids=ids, use_cache=False).last_hidden_state)
+    except Exception:  # whatever a model says that takes no states, or asks its layers for their numbers
+        return None
     return (below, above) if same else None
 
 

@@ -6,12 +6,14 @@ from functools import lru_cache
 from itertools import pairwise, takewhile
 from typing import Any, Self
 
+import numpy as np
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from astray.agents.body import precision
+from astray.agents.answers import make_rules
+from astray.agents.generation import TextGenerator
 from astray.agents.scoring import Normalization, make_scorer, normalize
 from astray.agents.trie import Tokens
 from astray.agents.weights import ModelNotFoundError, find, fingerprint, quiet, require_memory
@@ -34,6 +36,7 @@ class LanguageModel:
         self.name = name
         self.fingerprint = fingerprint
         self._scorer = make_scorer(model)
+        self._generator = TextGenerator(model, tokenizer, self._scorer)
 
     @classmethod
     def load(
@@ -81,7 +84,8 @@ class LanguageModel:
     @property
     def width(self) -> int:
         """The size of a last hidden state."""
-        return self.model.get_output_embeddings().weight.shape[1]
+        head: Any = self.model.get_output_embeddings()
+        return head.weight.shape[1]
 
     def prompt(self, instruction: str, observation: str) -> str:
         """The text after which the model answers: by its chat template, or else the two texts, a line each.
@@ -179,38 +183,79 @@ class LanguageModel:
             for edges, (_, rests), texts in zip(scores.edges, pairs, candidates, strict=True)
         ]
 
-    @torch.no_grad()
-    def generate(self, prompts: Sequence[str], max_new_tokens: int = 64, temperature: float = 1.0) -> list[str]:
-        """Continues each prompt until the model ends it; with ``temperature=0``, by the likeliest tokens."""
-        batch = self._batch(prompts, padding_side="left")
-        sampling: dict[str, Any] = {"do_sample": False}
-        if temperature > 0:
-            sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        model: Any = self.model
-        with precision(model):
-            tokens = model.generate(
-                **batch, max_new_tokens=max_new_tokens, pad_token_id=self.tokenizer.pad_token_id, **sampling
-            )
-        return self.tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    def generate(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        stop: Sequence[str] = (),
+        constraint: str | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> list[str]:
+        r"""Continues each prompt until the model ends the text.
+
+        Args:
+            prompts: one text each. Identical ones are computed once; when sampling, each has an answer of its own.
+            max_new_tokens: an answer is cut after so many tokens.
+            temperature: divides the logits; with 0 the likeliest tokens are taken.
+            stop: an answer ends before the first of these texts, too, and does not contain it.
+            constraint: a regular expression (of the package ``regex``) that the whole answer must match. In each step
+                the next token is drawn from the model's distribution over those with which a match remains possible;
+                the text may end only where it matches. One of several texts is
+                ``"|".join(map(regex.escape, texts))``, which is chosen as by the scores of ``normalization="trie"``,
+                except that the model may also spell a text in other tokens than the tokenizer.
+            rng: gives each prompt a seed of its own, so that an answer does not depend on the other prompts' answers;
+                by default the seeds come from torch's global generator.
+
+        Returns:
+            Per prompt, its answer; bytes of no whole character are shown as U+FFFD, which a constraint rules out.
+
+        Raises:
+            InputError: a prompt has no tokens, or does not fit into the context with ``max_new_tokens``; an argument is
+                out of its range; no token continues an answer to one that matches; or the logits are NaN.
+            UnfinishedError: some answers do not match the constraint after ``max_new_tokens``; its ``answers`` has
+                the others. To leave those out makes a biased sample.
+        """
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens={max_new_tokens} must be at least 1")
+        if not 0 <= temperature < float("inf"):
+            raise InputError(f"temperature={temperature} must be a number from 0 on")
+        rules = make_rules(stop, constraint)
+        starts = self._starts(prompts, max_new_tokens)
+        if not starts:
+            return []
+        return self._generator(starts, _common_prefix(starts), rules, max_new_tokens, temperature, rng)
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        """The last hidden state of each prompt's last token, ``float32[prompts, hidden]``."""
-        batch = self._batch(prompts, padding_side="right")
-        with precision(self.model):
-            states = self.model.base_model(**batch).last_hidden_state
-        last = batch["attention_mask"].sum(1) - 1
-        return states[torch.arange(len(prompts), device=states.device), last].float()
+        """The last hidden state of each prompt's last token, ``float32[prompts, hidden]``; identical ones once.
 
-    def _batch(self, prompts: Sequence[str], padding_side: str) -> dict[str, Tensor]:
-        tokens = self.tokens(prompts)
-        longest = max(map(len, tokens))
-        if self.context is not None and longest > self.context:
-            raise ValueError(f"a prompt of {longest} tokens is longer than the {self.context} tokens of {self.name}")
-        batch = self.tokenizer.pad(
-            {"input_ids": list(map(list, tokens))}, padding_side=padding_side, return_tensors="pt"
-        )
-        return {key: batch[key].to(self.model.device) for key in ("input_ids", "attention_mask")}
+        Raises:
+            InputError: a prompt has no tokens or does not fit into the context, or what the model computes is NaN.
+        """
+        starts = self._starts(prompts)
+        if not starts:
+            return torch.empty(0, self.width, device=self.model.device)
+        # one candidate of one token, which is predicted and never fed
+        scores = self._scorer(starts, [((0,),)] * len(starts), _common_prefix(starts))
+        require_numbers(scores.edges, prompts)
+        return scores.hidden.float()
+
+    def _starts(self, prompts: Sequence[str], new_tokens: int = 0) -> list[Tokens]:
+        """Tokens of prompts, after which there is room for ``new_tokens``."""
+        if isinstance(prompts, str):
+            raise InputError(f"prompts={prompts!r} must be a list of texts, as in [{prompts[:20]!r}]")
+        starts = self.tokens(prompts) if len(prompts) else []
+        for prompt, start in zip(prompts, starts, strict=True):
+            if not start:
+                raise InputError(f"prompt={prompt!r} has no tokens, at least one is needed")
+            if self.context is not None and len(start) + new_tokens > self.context:
+                do_not = f" and max_new_tokens={new_tokens} do not" if new_tokens else " does not"
+                raise InputError(
+                    f"a prompt of {len(start)} tokens{do_not} fit into the {self.context} tokens of {self.name}; "
+                    f"the prompt begins with {prompt[:60]!r}"
+                )
+        return starts
 
 
 def _one_begins_another(candidates: Sequence[Tokens]) -> bool:

@@ -44,9 +44,9 @@ class LanguagePPO(PPO):
         InputError: an argument is out of its range, or the policy is another.
     """
 
-    policy: LanguagePolicy
+    policy: LanguagePolicy  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(self, *args: Any, micro_batch_size: int = 32, base_kl_coef: float = 0.0, **kwargs: Any):
+    def __init__(self, *args: Any, micro_batch_size: int = 16, base_kl_coef: float = 0.0, **kwargs: Any):
         if micro_batch_size < 1:
             raise InputError(f"micro_batch_size={micro_batch_size} must be at least 1")
         if not base_kl_coef >= 0:
@@ -204,9 +204,8 @@ class LanguagePPO(PPO):
 
 def _take(samples: Samples, numbers: list[int] | np.ndarray) -> Samples:
     """Some of the samples."""
-    return type(samples)(
-        *(
-            {key: array[numbers] for key, array in part.items()} if isinstance(part, dict) else part[numbers]
-            for part in samples
-        )
-    )
+    parts: list[Any] = [
+        {key: array[numbers] for key, array in part.items()} if isinstance(part, dict) else part[numbers]
+        for part in samples
+    ]
+    return type(samples)(*parts)

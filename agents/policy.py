@@ -15,10 +15,9 @@ from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from astray.agents.adapters import load_adapter, unfreeze
-from astray.agents.body import weights_version
+from astray.agents.adapters import adapter_files, load_adapter, unfreeze
+from astray.agents.body import train_layers, weights_version
 from astray.agents.language_model import LanguageModel, require_numbers
 from astray.agents.scoring import Normalization, make_scorer, normalize
 from astray.agents.trie import Tokens
@@ -136,7 +135,7 @@ class LanguagePolicy(ActorCriticPolicy):
             with warnings.catch_warnings(action="ignore"):  # its name changes within transformers 5
                 base.gradient_checkpointing_enable({"use_reentrant": False})
         frozen = not any(weight.requires_grad for weight in base.get_input_embeddings().parameters())
-        trunk_layers = base.config.num_hidden_layers - settings["trained_layers"] if frozen else 0
+        trunk_layers = base.config.get_text_config().num_hidden_layers - settings["trained_layers"] if frozen else 0
         self._scorer = make_scorer(base, trunk_layers)
         if settings["instruction"] is None:
             settings["instruction"] = self.observation_space.instruction
@@ -250,7 +249,9 @@ class LanguagePolicy(ActorCriticPolicy):
         """
         if not isinstance(self.network, PeftModel):
             raise InputError("this policy has no adapters to save: trained_layers is 0 or lora_rank is None")
-        self.network.save_pretrained(str(folder), save_embedding_layers=False)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, content in adapter_files(self.network).items():
+            (Path(folder) / name).write_bytes(content)
 
     def load_adapter(self, folder: str | Path) -> None:
         """Goes on from adapters that ``save_adapter`` or PEFT wrote.
@@ -266,9 +267,7 @@ class LanguagePolicy(ActorCriticPolicy):
         """Sets the mode of the value head; the language model stays in evaluation mode, without dropout."""
         super().train(mode)
         self.network.eval()
-        for layer in self.network.modules():
-            if isinstance(layer, GradientCheckpointingLayer):
-                layer.training = mode  # it recomputes in training mode only; what is inside stays without dropout
+        train_layers(self.network, mode)
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

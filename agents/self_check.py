@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Sequence
 
 import torch
 from stable_baselines3.common.type_aliases import PyTorchObs
@@ -58,7 +59,7 @@ def self_check(policy: LanguagePolicy, obs: PyTorchObs, actions: Tensor) -> None
         _compare_with_float32(policy, obs)
 
 
-def _require_gradients(weights: list[tuple[str, Tensor]], output: Tensor, what: str) -> None:
+def _require_gradients(weights: Sequence[tuple[str, Tensor]], output: Tensor, what: str) -> None:
     """Refuses weights that nothing can be learned in; adapters' lower halves, 0 at first, are not among them."""
     if output.requires_grad:
         found = torch.autograd.grad(output, [weight for _, weight in weights], retain_graph=True, allow_unused=True)

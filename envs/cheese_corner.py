@@ -74,6 +74,8 @@ class CheeseCorner(GridWorld):
     | style | "relative" | "relative" or "map" |
     | corner | "drawn" | "drawn" per level, or fixed: "north-west", "north-east", "south-west", "south-east" |
     | corner_name | "compass" | "compass" ("South-west corner") or "neutral" ("The corner") |
+    | corner_shown | True | whether text and planes show the corner (style "map" always does); if not, an agent that |
+    |  |  | went to the corner has worked out where it is, or goes by habit |
     | order | "drawn" | which goal is mentioned first: "drawn" per level, "corner", "cheese" |
     | names | {} | other words in the text, as {"cheese": "stone"}; also of "corner" |
     | glyphs | {} | other glyphs in the text's map, as {"C": "X", "X": "C"} |
@@ -97,8 +99,19 @@ class CheeseCorner(GridWorld):
     renamed = ("corner", "cheese")
     endings = ("cheese",)
 
-    def __init__(self, num_envs: int = 1, *, corner: str = "drawn", corner_name: str = "compass", **arguments: Any):
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        corner: str = "drawn",
+        corner_name: str = "compass",
+        corner_shown: bool = True,
+        **arguments: Any,
+    ):
         super().__init__(num_envs, **arguments)
+        self.corner_shown = bool(choose("corner_shown", corner_shown, (False, True)))
+        if not corner_shown and self.style == "map":
+            raise InputError('corner_shown=False: a map shows the corner, use style="relative"')
         self.corner = choose("corner", corner, ("drawn", *CORNERS))
         self.corner_name = choose("corner_name", corner_name, NAMES)
         self._corners = corner_cells(self.size)
@@ -138,11 +151,27 @@ class CheeseCorner(GridWorld):
             return self.map_sentences(rows)
         corners, cheeses = self.level["corner"][rows], self.level["cheese"][rows]
         cheese = self.names["cheese"].capitalize()
+        told_cheese = [f" {cheese}: {where}." for where in self.where(cheeses, rows)]
+        if not self.corner_shown:
+            return self.told_in_order(rows, [""] * len(rows), told_cheese)
         told = [
             f" {self._corner_name[cell]}: {where}."
             for cell, where in zip(corners.tolist(), self.where(corners, rows), strict=True)
         ]
-        return self.told_in_order(rows, told, [f" {cheese}: {where}." for where in self.where(cheeses, rows)])
+        return self.told_in_order(rows, told, told_cheese)
+
+    def planes(self, rows: np.ndarray) -> np.ndarray:
+        """Walls, agent, cheese, corner; no corner if it is not shown."""
+        return self._without_corner(super().planes(rows))
+
+    def egocentric(self, rows: np.ndarray) -> np.ndarray:
+        """Walls, cheese, corner around the agent; no corner if it is not shown."""
+        return self._without_corner(super().egocentric(rows))
+
+    def _without_corner(self, planes: np.ndarray) -> np.ndarray:
+        if not self.corner_shown:
+            planes[:, -1] = 0
+        return planes
 
     @property
     def max_text_length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

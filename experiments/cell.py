@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from astray.agents import LanguagePolicy, with_rewards
+from astray.agents import LanguagePolicy, LanguagePPO, with_rewards
 from astray.agents.acting import ExpertAgent, MarginalAgent, PolicyAgent, StochasticAgent
 from astray.agents.vec_env import vec_env
 from astray.envs import LevelSet, find_world
@@ -91,16 +91,14 @@ def make_model(study: Study, cell: Cell, folder: Path) -> PPO:
     if arm.extrinsic != "world" or arm.intrinsic:
         modules = {name: make(seed=policy_seed % 2**32) for name, make in arm.intrinsic.items()}
         env = with_rewards(worlds, arm.extrinsic, modules)
-    settings: dict[str, Any] = {
-        "policy": LanguagePolicy if arm.language_model else "MlpPolicy",
-        "device": "cpu",
-    } | arm.settings
+    algorithm, policy = (LanguagePPO, LanguagePolicy) if arm.language_model else (PPO, "MlpPolicy")
+    settings: dict[str, Any] = {"policy": policy, "device": "cpu"} | arm.settings
     if arm.language_model:
         chosen = read_json(folder / "environment.json")["language_model_dtype"]
         language = {"model": arm.language_model, "dtype": getattr(torch, chosen)}
         settings["policy_kwargs"] = language | settings.get("policy_kwargs", {})
     logs = str(folder / "tensorboard" / cell.name)
-    model = PPO(env=env, seed=policy_seed % 2**32, tensorboard_log=logs, **settings)
+    model = algorithm(env=env, seed=policy_seed % 2**32, tensorboard_log=logs, **settings)
     worlds.seed(env_seed)
     return model
 

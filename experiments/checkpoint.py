@@ -16,14 +16,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from peft import PeftModel
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as pack_arrays
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save as pack_tensors
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 
+from astray.agents import LanguagePolicy
 from astray.experiments.files import is_complete, read_json, read_rows, remove, write_folder, write_rows
 
+ADAPTER = "adapter_config.json"
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
 
 
@@ -65,6 +69,15 @@ def load_checkpoint(folder: Path, model: OnPolicyAlgorithm) -> tuple[pd.DataFram
     return None
 
 
+def restore_policy(policy: BasePolicy, folder: Path) -> None:
+    """Puts the weights of a checkpoint into a policy."""
+    weights = load_tensors(folder / "policy.safetensors")
+    if isinstance(policy, LanguagePolicy) and (folder / ADAPTER).is_file():
+        policy.load_adapter(folder)
+        weights |= {name: weight for name, weight in policy.state_dict().items() if "lora_" in name}
+    policy.load_state_dict(weights)
+
+
 def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, seconds: dict[str, float]) -> None:
     env: Any = model.get_env()
     kind, *numpy_state = np.random.get_state()
@@ -85,6 +98,9 @@ def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, seconds: d
     plain = json.dumps(_take_apart(state, "state", tensors, arrays))
     # Packed here and written by Python, so that a full disk is an OSError like everywhere else.
     weights = {name: weight.contiguous() for name, weight in model.policy.state_dict().items()}
+    if isinstance(model.policy, LanguagePolicy) and isinstance(model.policy.network, PeftModel):
+        model.policy.save_adapter(folder)  # so that PEFT alone opens the folder
+        weights = {name: weight for name, weight in weights.items() if "lora_" not in name}
     (folder / "policy.safetensors").write_bytes(pack_tensors(weights))
     (folder / "tensors.safetensors").write_bytes(pack_tensors(tensors))
     (folder / "arrays.safetensors").write_bytes(pack_arrays(arrays))
@@ -95,7 +111,7 @@ def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, seconds: d
 def _restore(folder: Path, model: OnPolicyAlgorithm) -> dict[str, float]:
     tensors, arrays = load_tensors(folder / "tensors.safetensors"), load_arrays(folder / "arrays.safetensors")
     state = _put_together(read_json(folder / "state.json"), tensors, arrays)
-    model.policy.load_state_dict(load_tensors(folder / "policy.safetensors"))
+    restore_policy(model.policy, folder)
     model.policy.optimizer.load_state_dict(state["optimizer"])
     env: Any = model.get_env()
     env.set_state(state["env"])

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
 from stable_baselines3 import PPO
 
 from astray.agents.acting import ExpertAgent, MarginalAgent, PolicyAgent, StochasticAgent
@@ -15,6 +14,7 @@ from astray.envs import InputError, World
 from astray.envs.errors import choose
 from astray.experiments import sums
 from astray.experiments.cell import make_model
+from astray.experiments.checkpoint import restore_policy
 from astray.experiments.evaluation import observation_of
 from astray.experiments.files import is_complete, read_json
 from astray.experiments.levels import make_world
@@ -108,7 +108,7 @@ def _from_cell(name: str, kind: type[World]) -> tuple[PPO, dict[str, Any]]:
             f"{folder / 'checkpoints' / wanted} holds no whole checkpoint: remove the cell's rows, and run again"
         )
     model = make_model(study, cell, folder)
-    model.policy.load_state_dict(load_file(checkpoints[-1] / "policy.safetensors"))
+    restore_policy(model.policy, checkpoints[-1])
     return model, study.arguments | arm.arguments
 
 

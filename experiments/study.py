@@ -20,7 +20,8 @@ class Arm:
     Attributes:
         name: on curves and in rows.
         policy: the kind of policy, which ``--policies`` selects; the page is first written when the first kind is done.
-        settings: keyword arguments of PPO, ``n_steps`` among them; ``policy`` may be among them too.
+        settings: keyword arguments of PPO (of ``LanguagePPO`` for a language model), ``n_steps`` among them; ``policy``
+            may be among them too.
         observation: the world's observation.
         num_envs: environments trained on at once.
         steps: environment steps, a multiple of ``num_envs`` times the settings' ``n_steps``.
