@@ -541,7 +541,10 @@ def main() -> int:
             make, count = PARTS[part]
             since = time.monotonic()
             waiting = {pool.submit(attack, *each[1:]): each.kind for each in make(options.count or count)}
-            for done in as_completed(waiting):
+            for number, done in enumerate(as_completed(waiting), start=1):
+                if not number % max(1, len(waiting) // 10):
+                    told = f"{part}: {number} of {len(waiting)} after {time.monotonic() - since:.0f} s"
+                    print(told, file=sys.stderr, flush=True)
                 kind, problem = waiting[done], done.result()
                 tried[kind] += 1
                 held[kind] += not problem
