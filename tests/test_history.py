@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_util import make_vec_env
+from weather import INSTRUCTION, Wardrobe
 
 import astray
 from astray.envs.history import TextHistory
 from astray.envs.text import TextChoices, decode
-from weather import INSTRUCTION, Wardrobe
 
 assert astray
 
