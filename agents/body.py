@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -221,7 +221,7 @@ def cut(body: Any, layers: int) -> tuple[PreTrainedModel, PreTrainedModel] | Non
     return (below, above) if same else None
 
 
-def _part(body: Any, name: str, layers: slice, stands_in: dict[str, nn.Module]) -> Any:
+def _part(body: Any, name: str, layers: slice, stands_in: Mapping[str, nn.Module]) -> Any:
     """``body`` with some of its layers; modules beside them are replaced where ``stands_in`` has their name."""
     owner_name, _, name = name.rpartition(".")
     owner = body.get_submodule(owner_name)

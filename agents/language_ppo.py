@@ -1,6 +1,6 @@
 """Proximal policy optimisation where the forward pass of the policy, not the environment, is what costs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,12 +85,8 @@ class LanguagePPO(PPO):
 
         records: list[dict[str, float]] = []
         for epoch in range(self.n_epochs):
-            for part in np.array_split(np.random.permutation(len(groups)), parts):
-                split = [np.array_split(np.random.permutation(len(groups[i].actions)), repeats) for i in part]
-                for chosen in zip(*split, strict=True):
-                    records.append(self._step([(groups[i], c) for i, c in zip(part, chosen, strict=True) if len(c)]))
-                    if "stopped" in records[-1]:
-                        break
+            for minibatch in _minibatches(groups, parts, repeats):
+                records.append(self._step(minibatch))
                 if "stopped" in records[-1]:
                     break
             self._n_updates += 1
@@ -113,7 +109,7 @@ class LanguagePPO(PPO):
         alike = list(numbers.values())  # in random order, as the samples are
         minibatches = max(1, round(len(samples.actions) / self.batch_size))
         parts = min(minibatches, max(1, len(alike) // self.micro_batch_size))
-        count = parts * -(-len(alike) // (parts * self.micro_batch_size))
+        count = min(len(alike), parts * -(-len(alike) // (parts * self.micro_batch_size)))
         groups = [
             _take(samples, [number for i in group for number in alike[i]])
             for group in np.array_split(np.arange(len(alike)), count)
@@ -200,6 +196,16 @@ class LanguagePPO(PPO):
         self.logger.record("train/clip_range", self._now(self.clip_range))
         if self.clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", self._now(self.clip_range_vf))
+
+
+def _minibatches(groups: Sequence[Samples], parts: int, repeats: int) -> Iterator[list[tuple[Samples, np.ndarray]]]:
+    """An epoch's minibatches in random order: groups, and which of their samples are in it."""
+    for part in np.array_split(np.random.permutation(len(groups)), parts):
+        split = [np.array_split(np.random.permutation(len(groups[number].actions)), repeats) for number in part]
+        for chosen in zip(*split, strict=True):
+            pairs = [(groups[number], samples) for number, samples in zip(part, chosen, strict=True) if len(samples)]
+            if pairs:  # groups of a sample or two do not reach for all minibatches
+                yield pairs
 
 
 def _take(samples: Samples, numbers: list[int] | np.ndarray) -> Samples:

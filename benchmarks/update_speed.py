@@ -15,6 +15,7 @@ most that a process of its own held, the model included (Linux only).
 """
 
 import argparse
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -73,7 +74,8 @@ class PlainPolicy(ActorCriticPolicy):
             target_modules=list(MAPS),
             layers_to_transform=list(range(depth - LAYERS, depth)),
         )
-        self.network = get_peft_model(self.language_model.model, config)
+        with warnings.catch_warnings(action="ignore"):  # PEFT asks transformers for a property under its old name
+            self.network = get_peft_model(self.language_model.model, config)
         width = self.language_model.width
         self.value_net = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, 1))
         trained = [weight for weight in self.parameters() if weight.requires_grad]

@@ -140,6 +140,15 @@ def test_values_of_truncated_episodes_are_computed_together(tiny):
     assert asked[0] == 3
 
 
+def test_more_groups_than_observations_are_not_made(tiny):
+    model = make(LanguagePPO, tiny, env=Wardrobe, n_steps=5, batch_size=2, micro_batch_size=1)
+    steps = []
+    step = model._step
+    model._step = lambda minibatch: steps.append(sum(len(chosen) for _, chosen in minibatch)) or step(minibatch)
+    model.learn(10)
+    assert sum(steps) == 10
+
+
 def test_target_kl_stops_before_the_step(tiny):
     model = make(LanguagePPO, tiny, n_epochs=5, target_kl=1e-12)
     model.learn(16)
