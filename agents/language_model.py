@@ -66,7 +66,7 @@ class LanguageModel:
                     f"model={name!r}: {str(folder)!r} holds weights, but no tokenizer that transformers can read; "
                     "tokenizer.save_pretrained(folder) puts one beside them"
                 ) from error
-            # plain attention: on a CPU, its backward is several times faster than that of the fused kernel
+            # plain attention heeds a mask of numbers in every model; on a CPU it is as fast as the fused kernel here
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -79,7 +79,10 @@ class LanguageModel:
     @property
     def context(self) -> int | None:
         """The number of tokens the model can look at, if it says so."""
-        return getattr(self.model.config, "max_position_embeddings", None)
+        config = self.model.config.get_text_config()
+        # beyond the original length, LongRoPE turns the whole text by other factors
+        sizes = (getattr(config, key, None) for key in ("max_position_embeddings", "original_max_position_embeddings"))
+        return min((size for size in sizes if size), default=None)
 
     @property
     def width(self) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from astray.agents.policy import LanguagePolicy
-from astray.agents.scoring import Scorer
+from astray.agents.scoring import make_scorer
 from astray.agents.weights import free_memory
 
 TOLERANCE = 1e-3
@@ -86,7 +86,8 @@ def _compare_with_float32(policy: LanguagePolicy, obs: PyTorchObs) -> None:
         return
     rows = list(dict.fromkeys(policy.rows(obs)))
     asked = [policy.question(row) for row in rows]
-    precise = Scorer(copy.deepcopy(model).float())
+    with warnings.catch_warnings(action="ignore"):  # that a model is scored plainly was said when it was loaded
+        precise = make_scorer(copy.deepcopy(model).float())
     edges, _ = precise([question.prompt for question in asked], [question.candidates for question in asked])
     expected = torch.stack([policy.logits(*pair) for pair in zip(asked, edges, strict=True)]).softmax(-1)
     first = [policy.rows(obs).index(row) for row in rows]
