@@ -13,8 +13,11 @@ that other jobs on the machine move ratios little. Their scores are compared wit
 - products: ``torch.mm`` on tensors of the shapes that Astray's linear maps need for the tokens that it feeds, without
   padding, in the faster of two memory layouts: a limit.
 
-The second table is about how many candidates there are. Where they share words, 42 should cost at most 1.5 times as
-much as 2 of them. Without ``--dtype``, bfloat16 is measured only where the processor is fast at it.
+The second table is about how many candidates there are, with the multiplications and additions that their tries need.
+Where candidates share words, 42 should cost at most 1.5 times as much as 2 of them.
+
+Without ``--dtype``, bfloat16 is measured only where the processor is fast at it. All ways use plain ("eager")
+attention, with which models are loaded.
 """
 
 import argparse
@@ -191,14 +194,21 @@ def fed(model: LanguageModel, prompts: Texts, candidates: Sequence[Texts]) -> tu
     return sum(len(start) - shared for start, _ in pairs), sum(nodes), len(pairs) + sum(nodes)
 
 
-class Products:
-    """The bare matrix products of a forward over some tokens, with a head for some of them."""
+def products(model: LanguageModel, tokens: int, predicted: int) -> list[tuple[int, Tensor]]:
+    """For each linear map that a forward over some tokens needs: how many go through it, and its weight."""
+    layers = [part for part in model.model.base_model.modules() if isinstance(part, nn.Linear)]
+    return [(tokens, layer.weight) for layer in layers] + [(predicted, model.model.get_output_embeddings().weight)]
 
-    def __init__(self, model: LanguageModel, tokens: int, predicted: int):
-        head = model.model.get_output_embeddings()
-        layers = [part for part in model.model.base_model.modules() if isinstance(part, nn.Linear)]
-        shapes = [(tokens, layer.weight) for layer in layers] + [(predicted, head.weight)]
-        self.flops = sum(2 * rows * weight.numel() for rows, weight in shapes)
+
+def flops(shapes: list[tuple[int, Tensor]]) -> int:
+    """Multiplications and additions of such products."""
+    return sum(2 * rows * weight.numel() for rows, weight in shapes)
+
+
+class Limit:
+    """Bare matrix products, on contiguous tensors."""
+
+    def __init__(self, shapes: list[tuple[int, Tensor]]):
         self._pairs = [(torch.randn(rows, weight.shape[1], dtype=weight.dtype), weight) for rows, weight in shapes]
         self._turned = [(inputs, weight.T.contiguous()) for inputs, weight in self._pairs]
 
@@ -287,9 +297,9 @@ def print_ways(model: LanguageModel, prompts: list[str], turns: int) -> None:
     assert not exact or max(difference for difference, _ in same.values()) < TOLERANCE, same
     batch, candidates = prompts[:BATCH], [ACTIONS] * BATCH
     *tokens, predicted = fed(model, batch, candidates)
-    limit = Products(model, sum(tokens), predicted)
+    shapes = products(model, sum(tokens), predicted)
     contenders = {name: turn(way, model, batch, ACTIONS) for name, way in WAYS.items()}
-    least = best(contenders | {"products": limit.seconds}, turns)
+    least = best(contenders | {"products": Limit(shapes).seconds}, turns)
     tokenizing = min(seconds(lambda: encoded(model, batch, candidates)) for _ in range(3))
 
     print(
@@ -302,32 +312,39 @@ def print_ways(model: LanguageModel, prompts: list[str], turns: int) -> None:
         cells += [f"{time / least['products']:.2f}"]
         cells += [f"{same[name][0]:.2g}", f"{same[name][1]:.1%}"] if name in same else ["", ""]
         print(f"| {name} | {' | '.join(cells)} |")
-    speed, share = limit.flops / least["products"], tokenizing / least["Astray"]
-    print(f"\nProducts: {limit.flops / BATCH * 1e-9:.2f} GFLOP a decision, {speed * 1e-9:.0f} GFLOP/s.", end=" ")
+    speed, share = flops(shapes) / least["products"], tokenizing / least["Astray"]
+    print(f"\nProducts: {flops(shapes) / BATCH * 1e-9:.2f} GFLOP a decision, {speed * 1e-9:.0f} GFLOP/s.", end=" ")
     print(f"Tokenizing is {share:.1%} of Astray's time.\n", flush=True)
 
 
 def print_counts(model: LanguageModel, prompts: list[str], turns: int) -> None:
-    """Prints the second table: how the time grows with the number of candidates."""
+    """Prints the second table: how the time grows with the number of candidates.
+
+    Raises:
+        AssertionError: the ways compute different scores.
+    """
     unrelated = nothing_shared()
     sets = {"BabyAI": missions_of_babyai(), "TextWorld": commands_of_textworld(), "nothing shared": unrelated}
-    print(f"| {name_of(model)}, candidates | | nodes fed | prompt reused, ms | / 2 | Astray, ms | / 2 | <= {AT_MOST} |")
-    print("|---|--:|--:|--:|--:|--:|--:|---|")
+    print(f"| {name_of(model)}, candidates | | nodes fed | GFLOP | / 2 | prompt reused, ms | / 2 |", end="")
+    print(f" Astray, ms | / 2 | <= {AT_MOST} |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|---|")
     for name, texts in sets.items():
         assert len(set(texts)) == COUNTS[-1]
-        least = best(
+        theirs, mine = (WAYS[way](model, prompts, [texts] * BATCH) for way in COUNTED)
+        assert model.model.dtype != torch.float32 or (theirs - mine).abs().max() < TOLERANCE
+        times = best(
             {(way, count): turn(WAYS[way], model, prompts, texts[:count]) for way in COUNTED for count in COUNTS},
             turns,
         )
         for count in COUNTS:
-            nodes = fed(model, prompts[:1], [texts[:count]])[1]
-            cells, grown = [], 0.0
-            for way in COUNTED:
-                grown = least[way, count] / least[way, COUNTS[0]]
-                cells += [f"{least[way, count] / BATCH * 1e3:.0f}", f"{grown:.2f}"]
+            suffixes, nodes, predicted = fed(model, prompts, [texts[:count]] * BATCH)
+            times["products", count] = flops(products(model, suffixes + nodes, predicted)) * 1e-12
+            cells, grown = [f"{nodes / BATCH:.0f}"], 0.0
+            for way in ("products", *COUNTED):
+                grown = times[way, count] / times[way, COUNTS[0]]
+                cells += [f"{times[way, count] / BATCH * 1e3:.{1 if way == 'products' else 0}f}", f"{grown:.2f}"]
             judged = count == COUNTS[-1] and texts is not unrelated
             verdict = ("holds" if grown <= AT_MOST else "MISSED") if judged else ""
-            print(f"| {name} | {count} | {nodes} | {' | '.join(cells)} | {verdict} |", flush=True)
+            print(f"| {name} | {count} | {' | '.join(cells)} | {verdict} |", flush=True)
     print()
 
 
