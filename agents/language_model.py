@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise, takewhile
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from astray.agents.answers import make_rules
 from astray.agents.generation import TextGenerator
-from astray.agents.scoring import Normalization, make_scorer, normalize
+from astray.agents.scoring import Normalization, PlainScorer, Scorer, make_scorer, normalize
 from astray.agents.trie import Tokens
 from astray.agents.weights import ModelNotFoundError, find, fingerprint, quiet, require_memory
 from astray.envs import InputError
@@ -35,8 +35,14 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.name = name
         self.fingerprint = fingerprint
-        self._scorer = make_scorer(model)
-        self._generator = TextGenerator(model, tokenizer, self._scorer)
+
+    @cached_property
+    def _scorer(self) -> Scorer | PlainScorer:  # a policy has its own, and what a model takes is tried when it is made
+        return make_scorer(self.model)
+
+    @cached_property
+    def _generator(self) -> TextGenerator:
+        return TextGenerator(self.model, self.tokenizer, self._scorer)
 
     @classmethod
     def load(
@@ -129,8 +135,7 @@ class LanguageModel:
         if twice := next((text for number, text in enumerate(candidates) if text in candidates[:number]), None):
             raise InputError(f"candidates must differ, {twice!r} is there twice")
         start, *wholes = self.tokens([prompt, *(prompt + candidate for candidate in candidates)])
-        if not start:
-            raise InputError(f"prompt={prompt!r} has no tokens, at least one is needed")
+        self._require_room(prompt, start)
         for candidate, whole in zip(candidates, wholes, strict=True):
             if whole[: len(start)] != start:
                 raise InputError(
@@ -147,11 +152,7 @@ class LanguageModel:
         if _one_begins_another(rests):
             rests = tuple((*rest, self.tokenizer.eos_token_id) for rest in rests)
         longest = max(map(len, rests))
-        if self.context is not None and len(start) + longest > self.context:
-            raise InputError(
-                f"a prompt of {len(start)} tokens and a candidate of {longest} do not fit into the {self.context} "
-                f"tokens of {self.name}; the prompt begins with {prompt[:60]!r}"
-            )
+        self._require_room(prompt, start, longest, f"a candidate of {longest}")
         return start, rests
 
     def score(
@@ -250,15 +251,19 @@ class LanguageModel:
             raise InputError(f"prompts={prompts!r} must be a list of texts, as in [{prompts[:20]!r}]")
         starts = self.tokens(prompts) if len(prompts) else []
         for prompt, start in zip(prompts, starts, strict=True):
-            if not start:
-                raise InputError(f"prompt={prompt!r} has no tokens, at least one is needed")
-            if self.context is not None and len(start) + new_tokens > self.context:
-                do_not = f" and max_new_tokens={new_tokens} do not" if new_tokens else " does not"
-                raise InputError(
-                    f"a prompt of {len(start)} tokens{do_not} fit into the {self.context} tokens of {self.name}; "
-                    f"the prompt begins with {prompt[:60]!r}"
-                )
+            self._require_room(prompt, start, new_tokens, f"max_new_tokens={new_tokens}")
         return starts
+
+    def _require_room(self, prompt: str, start: Tokens, more: int = 0, what: str = "") -> None:
+        """Refuses a prompt without tokens, or one that does not fit into the context with ``more`` after it."""
+        if not start:
+            raise InputError(f"prompt={prompt!r} has no tokens, at least one is needed")
+        if self.context is not None and len(start) + more > self.context:
+            do_not = f" and {what} do not" if more else " does not"
+            raise InputError(
+                f"a prompt of {len(start)} tokens{do_not} fit into the {self.context} tokens of {self.name}; "
+                f"the prompt begins with {prompt[:60]!r}"
+            )
 
 
 def _one_begins_another(candidates: Sequence[Tokens]) -> bool:

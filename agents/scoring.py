@@ -47,7 +47,7 @@ class Scorer:
     """Scores candidates under a HuggingFace causal language model, with gradients.
 
     Args:
-        model: any causal language model that accepts a 4-D float attention mask (see ``tree_scorer``).
+        model: any causal language model that accepts a 4-D float attention mask (see ``make_scorer``).
         trunk_layers: the number of lowest layers whose weights never change. What they compute for a prompt is kept,
             and only the layers above are computed again. Ignored where a model cannot be cut in two.
         trunk_bytes: memory for what is kept; the least recently used goes first.

@@ -84,13 +84,14 @@ def _compare_with_float32(policy: LanguagePolicy, obs: PyTorchObs) -> None:
             stacklevel=3,
         )
         return
-    rows = list(dict.fromkeys(policy.rows(obs)))
+    every = policy.rows(obs)
+    rows = list(dict.fromkeys(every))
     asked = [policy.question(row) for row in rows]
     with warnings.catch_warnings(action="ignore"):  # that a model is scored plainly was said when it was loaded
         precise = make_scorer(copy.deepcopy(model).float())
     edges, _ = precise([question.prompt for question in asked], [question.candidates for question in asked])
     expected = torch.stack([policy.logits(*pair) for pair in zip(asked, edges, strict=True)]).softmax(-1)
-    first = [policy.rows(obs).index(row) for row in rows]
+    first = [every.index(row) for row in rows]
     found = policy.logits_and_values(obs)[0][first].argmax(-1, keepdim=True)
     agrees = expected.max(-1).values - expected.gather(-1, found)[:, 0] < TIE
     if agrees.float().mean() < AGREEMENT:

@@ -122,7 +122,7 @@ def require_memory(folder: Path, name: str, dtype: torch.dtype, device: torch.de
     count = 0
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "pt") as weights:
-            count += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+            count += sum(math.prod(part.get_shape()) for part in map(weights.get_slice, weights.keys()))
     free = free_memory(device)
     if count * dtype.itemsize > free:
         smaller = f"dtype=torch.bfloat16 ({count * 2 / 2**30:.1f} GiB), " if dtype.itemsize > 2 else ""

@@ -8,21 +8,10 @@ hundred tell cheese and corner apart.
 from dataclasses import replace
 
 from astray.agents import LM_PPO, LanguageFeatures
+from astray.experiments.cheese_corner import NEUTRAL
 from astray.experiments.study import Arm, Study
 
-SHOWN = Arm(
-    name="smollm2, corner shown",
-    policy="smollm2",
-    settings=LM_PPO,
-    observation="bytes",
-    num_envs=8,
-    steps=8_192,
-    test_every=1_024,
-    train_shifts=(0.0, 0.03, 0.1, 0.3),
-    seeds=3,
-    arguments={"corner_name": "neutral"},
-    language_model="smollm2-135m",
-)
+SHOWN = replace(NEUTRAL, name="smollm2, corner shown", train_shifts=(0.0, 0.03, 0.1, 0.3))
 HEAD = LM_PPO | {"policy_kwargs": {"features_extractor_class": LanguageFeatures, "net_arch": [128, 128]}}
 MLP = LM_PPO | {"policy_kwargs": {"net_arch": [128, 128]}}
 FROZEN = replace(SHOWN, name="frozen, corner shown", policy="frozen", settings=HEAD, language_model=None, seeds=5)

@@ -238,7 +238,7 @@ def exact(language_model: LanguageModel, prompt: str, answers: Sequence[str], gr
     return dict(found)
 
 
-def require_frequencies(answers: Sequence[str], expected: dict[str, float]) -> None:
+def assert_frequencies(answers: Sequence[str], expected: dict[str, float]) -> None:
     counts, size = Counter(answers), len(answers)
     assert set(counts) <= set(expected)
     for text, share in expected.items():
@@ -254,7 +254,7 @@ def test_constrained_answers_have_the_models_probabilities_over_what_is_allowed(
         expected = exact(llama, text, ANSWERS)
         assert sum(share > 0.01 for share in expected.values()) > 2, "several answers are likely"
         answers = llama.generate([text] * 1000, 16, constraint=constraint, rng=np.random.default_rng(0))
-        require_frequencies(answers, expected)
+        assert_frequencies(answers, expected)
         likeliest = exact(llama, text, ANSWERS, greedy=True)
         assert llama.generate([text], 16, 0, constraint=constraint) == list(likeliest)
 
@@ -263,7 +263,7 @@ def test_a_choice_of_single_tokens_is_that_of_trie_scores(llama):
     text, letters = prompts(llama)[0], ["a", "b", "c", "d"]
     scores = llama.score([text], [letters], "trie")[0].exp().tolist()
     answers = llama.generate([text] * 1000, 4, constraint="a|b|c|d", rng=np.random.default_rng(0))
-    require_frequencies(answers, dict(zip(letters, scores, strict=True)))
+    assert_frequencies(answers, dict(zip(letters, scores, strict=True)))
 
 
 def test_the_temperature_divides_logits(llama):
@@ -273,7 +273,7 @@ def test_the_temperature_divides_logits(llama):
     expected: Counter[str] = Counter()
     for piece, share in zip(pieces, shares, strict=True):
         expected[piece.decode(errors="replace")] += share
-    require_frequencies(llama.generate([text] * 2000, 1, 2.0, rng=np.random.default_rng(0)), expected)
+    assert_frequencies(llama.generate([text] * 2000, 1, 2.0, rng=np.random.default_rng(0)), expected)
 
 
 def test_answers_match_the_constraint(llama):
