@@ -1,110 +1,302 @@
-"""Rewards for training: an extrinsic reward and intrinsic bonuses, mixed before advantages are computed."""
+"""Rewards for training: an extrinsic reward and intrinsic bonuses, mixed before anything is computed from them."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_wrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from astray.agents.curiosity import Annealed, Curiosity
+from astray.agents.reading import as_rows
+from astray.agents.transitions import Transitions
 from astray.envs import InputError
 from astray.envs.rewards import parse_reward
 
+Reward = str | Callable[[Transitions], np.ndarray]
+RESERVED = ("world", "extrinsic", "total")
 
-@dataclass(frozen=True)
-class Transitions:
-    """One step of B environments.
+
+class Rewards:
+    """What steps of some environments pay; behind ``RewardStack`` and ``RewardWrapper``.
 
     Attributes:
-        observations: what the agent saw, ``[B, ...]``.
-        actions: what it did, ``[B]``.
-        next_observations: what it saw next, ``[B, ...]``: at an episode's end the true last observation, never the
-            next episode's first.
-        terminated: ``bool[B]``.
-        truncated: ``bool[B]``.
-        rewards: the world's own reward, ``float64[B]``.
-        happened: name to ``float64[B]``: 1 where an event happened, where a goal was reached for the first time in
-            the episode, and ``step`` everywhere.
-        episodes: number of the episode in its environment, ``int64[B]``.
+        metrics: what the modules told at their last update, as ``"rnd/loss"``.
+        paid: mean of each component over the steps since ``told`` was called last.
     """
 
-    observations: np.ndarray
-    actions: np.ndarray
-    next_observations: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    rewards: np.ndarray
-    happened: Mapping[str, np.ndarray]
-    episodes: np.ndarray
+    def __init__(
+        self,
+        extrinsic: Reward,
+        intrinsic: Mapping[str, Curiosity],
+        update_every: int,
+        clip: float | None,
+        apart: Sequence[str],
+    ):
+        if update_every < 1:
+            raise InputError(f"update_every={update_every} must be at least 1")
+        if clip is not None and clip <= 0:
+            raise InputError(f"clip={clip} must be positive")
+        for name, module in intrinsic.items():
+            if name in RESERVED or "/" in name:
+                raise InputError(f"intrinsic: a module cannot be called {name!r}; {', '.join(RESERVED)} are taken")
+            twin = next((other for other, one in intrinsic.items() if one is module and other != name), None)
+            if twin is not None:
+                raise InputError(f"intrinsic: {twin!r} and {name!r} are one module; make one for each name")
+        if unknown := [name for name in apart if name not in intrinsic]:
+            raise InputError(f"apart={list(apart)}: no module is called {unknown[0]!r}; there are {list(intrinsic)}")
+        self.extrinsic, self.intrinsic = extrinsic, dict(intrinsic)
+        self.update_every, self.clip, self.apart = update_every, clip, tuple(apart)
+        self.metrics: dict[str, float] = {}
+        self._sums: dict[str, float] = {}
+        self._steps = self._told = 0
+        self._buffer: list[Transitions] = []
+        self._apart: list[Any] = []
+
+    def bind(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        num_envs: int,
+        event_names: Sequence[str],
+        goals: Mapping[str, str],
+    ) -> None:
+        """Prepares for environments.
+
+        Raises:
+            InputError: the expression cannot be parsed, or a module cannot read these spaces.
+        """
+        self.observation_space, self.num_envs = observation_space, num_envs
+        self.event_names, self.goals = tuple(event_names), dict(goals)
+        self._pay = bound(self.extrinsic, (*self.goals, *self.event_names))
+        for name, module in self.intrinsic.items():
+            try:
+                module.setup(observation_space, action_space, num_envs)
+            except InputError as error:
+                raise InputError(f"intrinsic[{name!r}]: {error}") from None
+        self._ever = {name: np.zeros(num_envs, bool) for name in self.event_names}
+        self._episodes = np.full(num_envs, -1, np.int64)
+        self._in_episode = np.zeros(num_envs, np.int64)
+        self._observations = np.zeros(0)
+
+    def started(self, observations: Any) -> None:
+        """New episodes in all environments."""
+        self._observations = as_rows(observations, self.observation_space).copy()
+        for ever in self._ever.values():
+            ever[:] = False
+        self._episodes += (self._in_episode > 0) | (self._episodes < 0)
+        self._in_episode[:] = 0
+
+    def stepped(
+        self,
+        actions: np.ndarray,
+        observations: Any,
+        rewards: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> np.ndarray:
+        """The total reward of a step, ``float32[B]``; writes the components into the infos, trains the modules.
+
+        Raises:
+            InputError: a reward is no number, or there is not one for each environment.
+        """
+        rows = as_rows(observations, self.observation_space)
+        transitions = self._transitions(actions, rows, rewards, dones, infos)
+        components = {"world": transitions.rewards}
+        components["extrinsic"] = self._checked("extrinsic", self._pay(transitions), transitions)
+        total = components["extrinsic"]
+        for name, module in self.intrinsic.items():
+            components[name] = self._weight(module) * self._checked(name, module.bonus(transitions), transitions)
+            if name not in self.apart:
+                total = total + components[name]
+        total = self._clipped(total)
+        if self.apart:
+            self._apart.append(sum(components[name] for name in self.apart))
+        for module in self.intrinsic.values():
+            module.observe(transitions)
+        self._steps += self.num_envs
+        if self.intrinsic:
+            self._buffer.append(transitions)
+            if len(self._buffer) * self.num_envs >= self.update_every:
+                self._update()
+        self._tell(components | {"total": total}, infos)
+        self._observations = rows.copy()
+        return total.astype(np.float32)
+
+    def take_apart(self) -> np.ndarray:
+        """The bonuses that are no part of the reward, ``float64[T, B]`` of the T steps since the last call."""
+        taken, self._apart = np.reshape(self._apart, (-1, self.num_envs)), []
+        return taken
+
+    def fixed(self, components: Mapping[str, float]) -> float:
+        """What of a step's components stays as it is when bonuses are computed again later."""
+        kept = [name for name, module in self.intrinsic.items() if module.episodic and name not in self.apart]
+        return components["extrinsic"] + sum(components[name] for name in kept)
+
+    def relabelled(self, transitions: Transitions, fixed: np.ndarray) -> np.ndarray:
+        """What stored steps would pay now, ``float64[B]``.
+
+        Args:
+            transitions: of any environments and times; only what modules need that are not ``episodic`` is there.
+            fixed: what was ``fixed`` of each, ``float64[B]``.
+        """
+        for name, module in self.intrinsic.items():
+            if not module.episodic and name not in self.apart:
+                fixed = fixed + self._weight(module) * module.bonus(transitions)
+        return self._clipped(fixed)
+
+    def told(self) -> dict[str, float]:
+        """Means of each component over the steps since the last call, and the modules' metrics."""
+        count = max(self._told, 1)
+        means = {f"rewards/{name}": total / count for name, total in self._sums.items()}
+        self._sums, self._told = {}, 0
+        return means | {f"curiosity/{name}": value for name, value in self.metrics.items()}
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the future depends on, without the environments."""
+        return {
+            "modules": {name: module.state_dict() for name, module in self.intrinsic.items()},
+            "buffer": [asdict(transitions) for transitions in self._buffer],
+            "ever": {name: ever.copy() for name, ever in self._ever.items()},
+            "episodes": self._episodes.copy(),
+            "in_episode": self._in_episode.copy(),
+            "observations": self._observations.copy(),
+            "steps": self._steps,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from where ``get_state`` was."""
+        for name, module in self.intrinsic.items():
+            module.load_state_dict(state["modules"][name])
+        self._buffer = [Transitions(**transitions) for transitions in state["buffer"]]
+        self._ever = {name: ever.copy() for name, ever in state["ever"].items()}
+        self._episodes, self._in_episode = state["episodes"].copy(), state["in_episode"].copy()
+        self._observations, self._steps = state["observations"].copy(), state["steps"]
+
+    def _weight(self, module: Curiosity) -> float:
+        return module.weight(self._steps) if isinstance(module.weight, Annealed) else module.weight
+
+    def _clipped(self, total: np.ndarray) -> np.ndarray:
+        return total if self.clip is None else total.clip(-self.clip, self.clip)
+
+    def _update(self) -> None:
+        joined = Transitions.joined(self._buffer)
+        for name, module in self.intrinsic.items():
+            self.metrics |= {f"{name}/{key}": value for key, value in module.update(joined).items()}
+        self._buffer = []
+
+    def _tell(self, components: Mapping[str, np.ndarray], infos: list[dict[str, Any]]) -> None:
+        names = list(components)
+        for info, values in zip(infos, np.stack(list(components.values()), axis=1).tolist(), strict=True):
+            info["rewards"] = dict(zip(names, values, strict=True))
+        for name, values in components.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(values.mean())
+        self._told += 1
+
+    def _transitions(
+        self, actions: np.ndarray, rows: np.ndarray, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
+    ) -> Transitions:
+        nexts = rows.copy()
+        truncated = np.zeros(self.num_envs, bool)
+        for row in np.flatnonzero(dones).tolist():
+            last = _batch_of_one(infos[row]["terminal_observation"])
+            nexts[row] = as_rows(last, self.observation_space)[0]
+            truncated[row] = infos[row].get("TimeLimit.truncated", False)
+        happened = {name: np.zeros(self.num_envs) for name in self.event_names}
+        for row, info in enumerate(infos if self.event_names else ()):
+            for name in info.get("events", ()):
+                happened[name][row] = 1.0
+        first = {goal: happened[event] * ~self._ever[event] for goal, event in self.goals.items()}
+        for name, values in happened.items():
+            self._ever[name] |= values > 0
+        world = np.asarray(rewards, np.float64)
+        transitions = Transitions(
+            observations=self._observations,
+            actions=np.array(actions),
+            next_observations=nexts,
+            terminated=dones & ~truncated,
+            truncated=truncated,
+            rewards=world,
+            # Where a goal and its event have the same name, the goal wins: the first visit counts.
+            happened=happened | first | {"step": np.ones(self.num_envs), "world": world},
+            ever={name: ever.copy() for name, ever in self._ever.items()},
+            environments=np.arange(self.num_envs),
+            episodes=self._episodes.copy(),
+            steps=self._in_episode.copy(),
+        )
+        for ever in self._ever.values():
+            ever[dones] = False
+        self._episodes += dones
+        self._in_episode = np.where(dones, 0, self._in_episode + 1)
+        return transitions
+
+    def _checked(self, name: str, values: Any, transitions: Transitions) -> np.ndarray:
+        values = np.asarray(values, np.float64)
+        if values.shape not in ((), (self.num_envs,)):
+            raise InputError(
+                f"{name} gave rewards of shape {values.shape}: it must be ({self.num_envs},), one for each environment"
+            )
+        values = np.broadcast_to(values, (self.num_envs,))
+        if not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise InputError(
+                f"{name} gave {values[row]} for environment {row} at step {transitions.steps[row]} of its episode "
+                f"{transitions.episodes[row]}, after {self._steps} steps of all environments; rewards must be finite"
+            )
+        return values
 
 
-class Curiosity(Protocol):
-    """An intrinsic reward. One class each; see ``astray.agents.rnd``."""
+def bound(reward: Reward, names: Sequence[str]) -> Callable[[Transitions], np.ndarray]:
+    """A reward as a function of transitions.
 
-    weight: float
+    Args:
+        reward: an expression over ``world``, ``step`` and the names, or a function already.
+        names: of goals and events.
 
-    def bonus(self, transitions: Transitions) -> np.ndarray:
-        """The bonus before its weight, ``float64[B]``; changes nothing."""
-        ...
-
-    def observe(self, transitions: Transitions) -> None:
-        """Remembers what happened (normalisers, episodic memory)."""
-        ...
-
-    def update(self, transitions: list[Transitions]) -> dict[str, float]:
-        """Learns from the steps since the last update; returns what to log."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the module learned."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a ``state_dict``."""
-        ...
+    Raises:
+        InputError: the expression cannot be parsed.
+    """
+    if hasattr(reward, "bind"):
+        return reward.bind(names)  # pyright: ignore[reportAttributeAccessIssue]
+    if callable(reward):
+        return reward
+    expression = parse_reward(reward, ("world", "step", *names))
+    return lambda transitions: expression(transitions.happened)
 
 
 class RewardStack(VecEnvWrapper):
     """Replaces the reward by extrinsic + weighted bonuses, and trains the curiosity modules by itself.
 
-    Every component of a step stays in ``infos[i]["rewards"]`` ("world", "extrinsic", and each module's bonus times
-    its weight); ``infos[i]["episode"]``, and so SB3's ``ep_rew_mean``, remains the world's own.
+    Every component of a step stays in ``infos[i]["rewards"]``: "world", "extrinsic", each module's bonus times its
+    weight, and "total", which is what the algorithm sees. ``infos[i]["episode"]``, and so Stable-Baselines3's
+    ``ep_rew_mean``, remains the world's own. ``LogRewards`` writes all of them to TensorBoard.
     """
 
-    def __init__(
-        self,
-        venv: VecEnv,
-        extrinsic: str | Callable[[Transitions], np.ndarray],
-        intrinsic: Mapping[str, Curiosity],
-        update_every: int,
-    ):
+    def __init__(self, venv: VecEnv, rewards: Rewards):
+        if unwrap_vec_wrapper(venv, RewardStack) is not None:
+            raise InputError("these environments have rewards already: name all modules in one with_rewards(...)")
+        if unwrap_vec_wrapper(venv, VecNormalize) is not None:
+            raise InputError(
+                "with_rewards goes inside of VecNormalize, whose statistics would count bonuses twice or drop them: "
+                "VecNormalize(with_rewards(envs, ...))"
+            )
         super().__init__(venv)
         known = venv.has_attr("event_names") and venv.has_attr("goals")
-        self.event_names: tuple[str, ...] = venv.get_attr("event_names", 0)[0] if known else ()
-        self.goals: dict[str, str] = venv.get_attr("goals", 0)[0] if known else {}
-        if callable(extrinsic):
-            self._extrinsic = extrinsic
-        else:
-            names = ("world", "step", *self.goals, *self.event_names)
-            expression = parse_reward(extrinsic, names)
-            self._extrinsic = lambda transitions: expression(transitions.happened)
-        self.intrinsic = dict(intrinsic)
-        self.update_every = update_every
-        self.metrics: dict[str, float] = {}
-        self._buffer: list[Transitions] = []
-        self._visited = {goal: np.zeros(venv.num_envs, bool) for goal in self.goals}
-        self._episodes = np.zeros(venv.num_envs, np.int64)
-        self._observations = self._actions = np.zeros(0)
+        names: Sequence[str] = venv.get_attr("event_names", 0)[0] if known else ()
+        goals: Mapping[str, str] = venv.get_attr("goals", 0)[0] if known else {}
+        rewards.bind(venv.observation_space, venv.action_space, venv.num_envs, names, goals)
+        self.rewards = rewards
+        self._actions = np.zeros(0)
 
     def reset(self) -> VecEnvObs:
         """Resets the environments."""
         observations = self.venv.reset()
-        if not isinstance(observations, np.ndarray):
-            raise TypeError("with_rewards needs observations that are one array, not a dict or tuple")
-        self._observations = observations.copy()
-        for visited in self._visited.values():
-            visited[:] = False
+        self.rewards.started(observations)
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -115,27 +307,7 @@ class RewardStack(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         """Steps, pays, and every ``update_every`` environment steps trains the modules."""
         observations, rewards, dones, infos = self.venv.step_wait()
-        assert isinstance(observations, np.ndarray)
-        transitions = self._transitions(observations, rewards, dones, infos)
-        components = {
-            "world": transitions.rewards,
-            "extrinsic": np.broadcast_to(self._extrinsic(transitions), rewards.shape).astype(np.float64),
-        }
-        for name, module in self.intrinsic.items():
-            components[name] = module.weight * module.bonus(transitions)
-        for module in self.intrinsic.values():
-            module.observe(transitions)
-        if self.intrinsic:
-            self._buffer.append(transitions)
-            if len(self._buffer) * self.num_envs >= self.update_every:
-                for name, module in self.intrinsic.items():
-                    self.metrics |= {f"{name}/{key}": v for key, v in module.update(self._buffer).items()}
-                self._buffer = []
-        for row, info in enumerate(infos):
-            info["rewards"] = {name: float(values[row]) for name, values in components.items()}
-        self._observations = observations.copy()
-        total = sum(values for name, values in components.items() if name != "world")
-        return observations, np.asarray(total, np.float32), dones, infos
+        return observations, self.rewards.stepped(self._actions, observations, rewards, dones, infos), dones, infos
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the future depends on: the modules, their steps to come, and the environments.
@@ -143,78 +315,118 @@ class RewardStack(VecEnvWrapper):
         The environments below need a ``get_state`` too, as ``vec_env`` has it.
         """
         envs: Any = self.venv
-        return {
-            "envs": envs.get_state(),
-            "modules": {name: module.state_dict() for name, module in self.intrinsic.items()},
-            "buffer": [asdict(transitions) for transitions in self._buffer],
-            "visited": {goal: visited.copy() for goal, visited in self._visited.items()},
-            "episodes": self._episodes.copy(),
-            "observations": self._observations.copy(),
-        }
+        return {"envs": envs.get_state()} | self.rewards.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from where ``get_state`` was."""
         envs: Any = self.venv
         envs.set_state(state["envs"])
-        for name, module in self.intrinsic.items():
-            module.load_state_dict(state["modules"][name])
-        self._buffer = [Transitions(**transitions) for transitions in state["buffer"]]
-        self._visited = {goal: visited.copy() for goal, visited in state["visited"].items()}
-        self._episodes = state["episodes"].copy()
-        self._observations = state["observations"].copy()
+        self.rewards.set_state(state)
 
-    def _transitions(
-        self, observations: np.ndarray, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
-    ) -> Transitions:
-        nexts = observations.copy()
-        truncated = np.zeros(self.num_envs, bool)
-        happened = {name: np.zeros(self.num_envs) for name in self.event_names}
-        for row, info in enumerate(infos):
-            for name in info.get("events", ()):
-                happened[name][row] = 1.0
-            if dones[row]:
-                nexts[row] = info["terminal_observation"]
-                truncated[row] = info.get("TimeLimit.truncated", False)
-        for goal, visited in self._visited.items():
-            now = happened[self.goals[goal]] > 0
-            # Where a goal and its event have the same name, the goal wins: the first visit counts.
-            happened[goal] = (now & ~visited).astype(np.float64)
-            visited |= now
-            visited[dones] = False
-        world = np.asarray(rewards, np.float64)
-        episodes = self._episodes.copy()
-        self._episodes += dones
-        return Transitions(
-            observations=self._observations,
-            actions=self._actions,
-            next_observations=nexts,
-            terminated=dones & ~truncated,
-            truncated=truncated,
-            rewards=world,
-            happened=happened | {"step": np.ones(self.num_envs), "world": world},
-            episodes=episodes,
+
+class RewardWrapper(gym.Wrapper):
+    """``with_rewards`` for a single Gymnasium environment, with the same arguments.
+
+    It puts Stable-Baselines3's ``Monitor`` inside, if there is none yet, so that ``ep_rew_mean`` stays the world's own.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        extrinsic: Reward = "world",
+        intrinsic: Mapping[str, Curiosity] | None = None,
+        update_every: int = 512,
+        clip: float | None = None,
+    ):
+        wrapped: gym.Env = env
+        while isinstance(wrapped, gym.Wrapper) and not isinstance(wrapped, Monitor | RewardWrapper):
+            wrapped = wrapped.env
+        if isinstance(wrapped, RewardWrapper):
+            raise InputError("this environment has rewards already: name all modules in one RewardWrapper(...)")
+        super().__init__(env if isinstance(wrapped, Monitor) else Monitor(env))
+        base: Any = env.unwrapped
+        self.rewards = Rewards(extrinsic, intrinsic or {}, update_every, clip, ())
+        self.rewards.bind(
+            self.observation_space, self.action_space, 1, getattr(base, "event_names", ()), getattr(base, "goals", {})
         )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets the environment."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self.rewards.started(_batch_of_one(observation))
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Steps and pays."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        told = info | {"terminal_observation": observation, "TimeLimit.truncated": truncated and not terminated}
+        done = np.array([terminated or truncated])
+        total = self.rewards.stepped(
+            np.asarray(action)[None], _batch_of_one(observation), np.array([float(reward)]), done, [told]
+        )
+        return observation, float(total[0]), terminated, truncated, info | {"rewards": told["rewards"]}
+
+
+def _batch_of_one(observation: Any) -> Any:
+    if isinstance(observation, Mapping):
+        return {key: np.asarray(value)[None] for key, value in observation.items()}
+    if isinstance(observation, tuple):
+        return [np.asarray(value)[None] for value in observation]
+    return np.asarray(observation)[None]
+
+
+class LogRewards(BaseCallback):
+    """Writes the mean of every reward component, and what the modules tell, to the logger (TensorBoard).
+
+    ``model.learn(steps, callback=LogRewards())``, where the model's environments come from ``with_rewards``.
+    """
+
+    def _on_training_start(self) -> None:
+        """Looks for the stack.
+
+        Raises:
+            InputError: the environments have no rewards of their own, or those of an ``EvalCallback`` beside have.
+        """
+        stack = unwrap_vec_wrapper(self.training_env, RewardStack)
+        if stack is None:
+            raise InputError("LogRewards needs environments from with_rewards(...)")
+        self._rewards = stack.rewards
+        together = self.locals["callback"]
+        for callback in together.callbacks if isinstance(together, CallbackList) else ():
+            if isinstance(callback, EvalCallback) and unwrap_vec_wrapper(callback.eval_env, RewardStack) is not None:
+                raise InputError("EvalCallback(eval_env): evaluate on environments without with_rewards, without bonus")
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        for name, value in self._rewards.told().items():
+            self.logger.record(name, value)
 
 
 def with_rewards(
     envs: VecEnv,
-    extrinsic: str | Callable[[Transitions], np.ndarray] = "world",
+    extrinsic: Reward = "world",
     intrinsic: Mapping[str, Curiosity] | None = None,
     update_every: int = 512,
+    clip: float | None = None,
+    apart: Sequence[str] = (),
 ) -> RewardStack:
-    """Environments that pay another reward.
+    """Environments that pay another reward, for any algorithm of Stable-Baselines3.
 
     Args:
-        envs: any Stable-Baselines3 ``VecEnv``.
+        envs: any ``VecEnv``; ``VecNormalize`` goes around the result, not into it.
         extrinsic: an expression over the world's events and goals (a goal pays at its first visit in an episode),
             ``step`` and ``world`` (the world's own reward), such as ``"cheese - 0.01*step"``; or a function of
-            ``Transitions``.
+            ``Transitions`` (``astray.agents.rewards`` has some).
         intrinsic: curiosity modules by name.
         update_every: environment steps between the modules' updates.
+        clip: the largest total reward, and its negative the smallest.
+        apart: names of modules whose bonus is no part of the reward, because a second value head takes it
+            (``CuriousPPO``).
 
     Raises:
-        InputError: the expression cannot be parsed, or ``update_every`` is not positive.
+        InputError: the expression cannot be parsed, a module cannot read these environments or is used twice, a
+            number is out of its range, or ``envs`` have been wrapped before.
     """
-    if update_every < 1:
-        raise InputError(f"update_every={update_every} must be at least 1")
-    return RewardStack(envs, extrinsic, intrinsic or {}, update_every)
+    return RewardStack(envs, Rewards(extrinsic, intrinsic or {}, update_every, clip, apart))

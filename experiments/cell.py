@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from astray.agents import LanguagePolicy, LanguagePPO, with_rewards
+from astray.agents import LanguagePolicy, LanguagePPO, LogRewards, RewardStack, with_rewards
 from astray.agents.acting import ExpertAgent, MarginalAgent, PolicyAgent, StochasticAgent
 from astray.agents.vec_env import vec_env
 from astray.envs import LevelSet, find_world
@@ -52,7 +52,8 @@ def train_cell(study: Study, cell: Cell, folder: Path, report: Report) -> pd.Dat
     model = make_model(study, cell, folder)
     watch.resume(model)
     steps = cell.arm.steps - model.num_timesteps
-    model.learn(steps, callback=watch, reset_num_timesteps=watch.rows.empty, tb_log_name="ppo")
+    callbacks = [watch, LogRewards()] if isinstance(model.get_env(), RewardStack) else watch
+    model.learn(steps, callback=callbacks, reset_num_timesteps=watch.rows.empty, tb_log_name="ppo")
     watch.time.lap("train")
     rows = [watch.rows, *last_tests(study, cell, model, watch.levels)]
     if cell.seed == 0:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import partial
 from typing import Any
 
@@ -163,8 +163,10 @@ def _plain(value: Any) -> Any:
     """What is neither number, text, list nor dict, as JSON can hold it: a class or function by its full name."""
     if isinstance(value, partial):
         return {"call": _plain(value.func), **dict(enumerate(value.args)), **value.keywords}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"call": _plain(type(value)), **asdict(value)}
     if isinstance(value, type) or callable(value):
         return f"{value.__module__}.{value.__qualname__}"
     raise InputError(
-        f"a study cannot hold {value!r}: give a number, a text, a class, a function or a functools.partial"
+        f"a study cannot hold {value!r}: give a number, a text, a class, a function, a functools.partial or a dataclass"
     )

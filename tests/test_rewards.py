@@ -4,12 +4,29 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
-from stable_baselines3 import A2C, PPO
+from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import KVWriter, Logger, configure
+from stable_baselines3.common.vec_env import VecNormalize
 
-from astray.agents import RND, Transitions, vec_env, with_rewards
+from astray.agents import (
+    RND,
+    Annealed,
+    Curiosity,
+    CuriousPPO,
+    EpisodicCounts,
+    LifelongCounts,
+    LogRewards,
+    RelabelledReplayBuffer,
+    RewardWrapper,
+    Transitions,
+    vec_env,
+    with_rewards,
+)
 from astray.envs.rewards import parse_reward
 
 WORLD = "astray/CheeseCorner-v0"
@@ -23,8 +40,28 @@ def on_level(level=LEVEL, **rewards):
     envs.reset()
     world = envs.venv.world
     world.set_levels(world.parse_level(level))
-    envs._observations = world.observe()
+    envs.rewards.started(world.observe())
     return envs
+
+
+def arrivals(observations, steps=None, **more):
+    """Steps that lead to observations, each in an environment of its own."""
+    count = len(observations)
+    numbers, no = np.arange(count), np.zeros(count, bool)
+    fields = dict(
+        observations=np.zeros_like(observations),
+        actions=np.zeros(count, int),
+        next_observations=observations,
+        terminated=no,
+        truncated=no,
+        rewards=np.zeros(count),
+        happened={},
+        ever={},
+        environments=numbers,
+        episodes=np.zeros(count, int),
+        steps=np.zeros(count, int) if steps is None else steps,
+    )
+    return Transitions(**fields | more)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +116,9 @@ def test_components_by_hand_and_goals_pay_once():
         _, reward, done, (info,) = envs.step(np.array([action]))
         assert reward[0] == pytest.approx(expected - 0.01)
         world = 1.0 if step == len(script) - 1 else 0.0
-        assert info["rewards"] == {"world": world, "extrinsic": pytest.approx(expected - 0.01)}
+        paid = pytest.approx(expected - 0.01)
+        assert info["rewards"] == {"world": world, "extrinsic": paid, "total": paid}
     assert done[0] and info["episode"]["r"] == 1.0
-    assert not any(visited[0] for visited in envs._visited.values())
 
 
 def test_transitions_hold_the_true_last_observation():
@@ -140,14 +177,13 @@ def test_rnd_fades_where_it_was_and_not_elsewhere():
     def at(cells):
         planes = np.zeros((len(cells), 25), np.uint8)
         planes[np.arange(len(cells)), cells] = 1
-        ones = np.ones(len(cells))
-        over = np.zeros(len(cells), bool)
-        return Transitions(planes, ones.astype(int), planes, over, over, ones, {}, ones.astype(int))
+        return arrivals(planes)
 
+    module.setup(spaces.Box(0, 1, (25,), np.uint8), spaces.Discrete(4), 25)
     for _ in range(300):
         step = at(rng.integers(12, size=16))
         module.observe(step)
-        module.update([step])
+        module.update(step)
     known, new = module.bonus(at(np.arange(12))), module.bonus(at(np.arange(12, 25)))
     assert known.max() < new.min() and known.mean() < 0.1 * new.mean()
 
@@ -156,31 +192,33 @@ def test_bonus_has_no_side_effect_and_state_is_restored():
     envs = with_rewards(vec_env(WORLD, 4, observation="planes"), intrinsic={"rnd": RND(0.1)}, update_every=64)
     random_state = torch.get_rng_state()
     steps = []
-    envs._extrinsic = lambda t: steps.append(t) or t.rewards
+    envs.rewards._pay = lambda t: steps.append(t) or t.rewards
     envs.reset()
     for _ in range(40):
         envs.step(np.random.default_rng(0).integers(4, size=4))
     assert torch.equal(random_state, torch.get_rng_state())
-    module, copy = envs.intrinsic["rnd"], RND(0.1)
+    module, copy = envs.rewards.intrinsic["rnd"], RND(0.1)
+    copy.setup(envs.observation_space, envs.action_space, 4)
     first = module.bonus(steps[0])
     assert (module.bonus(steps[0]) == first).all()
     copy.load_state_dict(module.state_dict())
     for each in (module, copy):
         each.observe(steps[1])
-        each.update(steps[1:3])
+        each.update(Transitions.joined(steps[1:3]))
     assert (copy.bonus(steps[0]) == module.bonus(steps[0])).all()
     assert (module.bonus(steps[0]) != first).any()
-    assert set(envs.metrics) == {"rnd/loss"}
+    assert set(envs.rewards.metrics) == {"rnd/loss"}
 
 
 def test_ppo_trains_the_module_and_components_add_up():
     envs = with_rewards(vec_env(WORLD, 8, observation="planes"), "cheese - 0.01*step", {"rnd": RND(0.1)})
     PPO("MlpPolicy", envs, n_steps=64, batch_size=128, device="cpu", seed=0).learn(1024)
-    assert envs.metrics["rnd/loss"] > 0
+    assert envs.rewards.metrics["rnd/loss"] > 0
     _, rewards, _, infos = envs.step(np.zeros(8, int))
     for reward, info in zip(rewards, infos, strict=True):
         parts = info["rewards"]
         assert reward == pytest.approx(parts["extrinsic"] + parts["rnd"], abs=1e-6) and parts["rnd"] > 0
+        assert reward == pytest.approx(parts["total"])
 
 
 def test_any_gymnasium_environment():
@@ -198,3 +236,202 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match="observation='text'"):
         vec_env(WORLD, 1, observation="text")
     assert gym.make(WORLD).unwrapped.goals == {"cheese": "reached_cheese", "corner": "entered_corner"}
+
+
+def test_a_single_environment_pays_the_same_and_its_monitor_stays_the_worlds():
+    stack = with_rewards(make_vec_env("CartPole-v1", 1, seed=3), "world - 0.5*step", {"counts": LifelongCounts()})
+    single = RewardWrapper(gym.make("CartPole-v1"), "world - 0.5*step", {"counts": LifelongCounts()})
+    stack.reset()
+    single.reset(seed=3)
+    for action in (0, 1) * 3:
+        paid = single.step(action)
+        _, rewards, _, infos = stack.step(np.array([action]))
+        assert paid[1] == rewards[0] == 1.5 and paid[4]["rewards"] == infos[0]["rewards"]
+    model = PPO("MlpPolicy", single, n_steps=64, device="cpu", seed=0)
+    model.learn(128)
+    lengths = [(episode["r"], episode["l"]) for episode in model.ep_info_buffer]
+    assert lengths and all(world == length for world, length in lengths)
+
+
+def test_weights_are_annealed_and_the_total_is_clipped():
+    weight = Annealed(1.0, 0.0, steps=8)
+    envs = with_rewards(vec_env(WORLD, 2, observation="planes"), "3*step", {"one": Constant(weight)}, clip=3.5)
+    envs.reset()
+    paid = [envs.step(np.zeros(2, int))[1][0] for _ in range(6)]
+    assert paid == [3.5, 3.5, 3.5, 3.25, 3.0, 3.0]
+
+
+class Constant(Curiosity):
+    """Pays 1 whatever happens."""
+
+    def bonus(self, transitions):
+        return np.ones(len(transitions))
+
+
+class Written(KVWriter):
+    """Keeps what a logger wrote last."""
+
+    def write(self, key_values, key_excluded, step=0):
+        self.last = dict(key_values)
+
+    def close(self):
+        pass
+
+
+def test_all_components_reach_the_logger():
+    envs = with_rewards(vec_env(WORLD, 4, observation="planes"), "-step", {"one": Constant(0.25), "rnd": RND(0.0)})
+    model = PPO("MlpPolicy", envs, n_steps=128, device="cpu", seed=0)
+    written = Written()
+    model.set_logger(Logger(None, [written]))
+    model.learn(512, callback=LogRewards())
+    told = {name: value for name, value in written.last.items() if name.startswith(("rewards/", "curiosity/"))}
+    assert told.keys() == {f"rewards/{name}" for name in ("world", "extrinsic", "one", "rnd", "total")} | {
+        "curiosity/rnd/loss"
+    }
+    assert told["rewards/extrinsic"] == -1 and told["rewards/one"] == 0.25 and told["rewards/total"] == -0.75
+
+
+def test_dict_observations_reach_modules_as_rows():
+    class Both(gym.ObservationWrapper):
+        def __init__(self):
+            super().__init__(gym.make("CartPole-v1"))
+            parts = {"where": self.observation_space, "side": spaces.Discrete(2)}
+            self.observation_space = spaces.Dict(parts)
+
+        def observation(self, observation):
+            return {"where": observation, "side": int(observation[0] > 0)}
+
+    envs = with_rewards(make_vec_env(Both, 2, seed=0), intrinsic={"rnd": RND(), "counts": EpisodicCounts()})
+    assert PPO("MultiInputPolicy", envs, n_steps=64, device="cpu", seed=0).learn(256)
+    assert envs.rewards._observations.shape == (2, 5)
+
+
+class Watched(CuriousPPO):
+    """Keeps its rollout as it is before the update."""
+
+    def train(self):
+        buffer, last = self.rollout_buffer, self._last_obs
+        kept = {name: getattr(buffer, name).copy() for name in ("advantages", "rewards", "values", "episode_starts")}
+        with torch.no_grad():
+            kept["last value"] = self.policy.predict_values(torch.as_tensor(last)).numpy()[:, 0]
+            flat = torch.as_tensor(np.concatenate([buffer.observations, last[None]])).flatten(0, 1)
+            kept["second"] = self.bonus_policy.predict_values(flat).numpy().reshape(-1, 3)
+        kept["over"] = self._last_episode_starts.copy()
+        self.kept = {name: np.asarray(value, np.float64) for name, value in kept.items()}
+        super().train()
+
+
+def small_ppo(bonus, **arguments):
+    """A rollout of ``CuriousPPO`` with a module apart, and the bonuses paid."""
+    envs = with_rewards(vec_env("cheese-corner", 3, observation="planes"), intrinsic={"it": bonus}, apart=["it"])
+    bonuses = []
+
+    class Keep(BaseCallback):
+        def _on_step(self):
+            bonuses.append([info["rewards"]["it"] for info in self.locals["infos"]])
+            return all(info["rewards"]["total"] == info["rewards"]["world"] for info in self.locals["infos"])
+
+    model = Watched("MlpPolicy", envs, n_steps=32, batch_size=48, seed=0, device="cpu", **arguments)
+    model.set_logger(configure(None, []))
+    model.learn(96, callback=Keep())
+    return model, np.array(bonuses)
+
+
+@pytest.mark.parametrize("episodic", [False, True])
+def test_a_second_value_function_gives_bonuses_advantages_of_their_own(episodic):
+    model, bonuses = small_ppo(LifelongCounts(0.5), bonus_gamma=0.9, bonus_episodic=episodic)
+    kept = model.kept
+
+    def advantages(rewards, values, gamma, ends):
+        found, follows = np.zeros_like(rewards), 0.0
+        for t in reversed(range(len(rewards))):
+            goes_on = 1 - ends[t + 1]
+            error = rewards[t] + gamma * goes_on * values[t + 1] - values[t]
+            found[t] = follows = error + gamma * 0.95 * goes_on * follows
+        return found
+
+    ends = np.concatenate([kept["episode_starts"], kept["over"][None]])
+    assert ends[1:].sum() > 3
+    values = np.concatenate([kept["values"], kept["last value"][None]])
+    of_rewards = advantages(kept["rewards"], values, 0.99, ends)
+    of_bonuses = advantages(bonuses, kept["second"], 0.9, ends if episodic else 0 * ends)
+    np.testing.assert_allclose(kept["advantages"], of_rewards + of_bonuses, atol=1e-5)
+    assert np.abs(of_bonuses).mean() > 0.1
+    assert model.logger.name_to_value["train/bonus_value_loss"] > 0
+
+
+def test_the_second_value_function_is_saved(tmp_path):
+    model, _ = small_ppo(LifelongCounts())
+    model.save(tmp_path / "model", exclude=["kept"])
+    loaded = CuriousPPO.load(tmp_path / "model")
+    for mine, other in zip(model.bonus_policy.parameters(), loaded.bonus_policy.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_bonuses_in_a_replay_buffer_are_those_of_now():
+    modules = {"lifelong": LifelongCounts(), "episodic": EpisodicCounts(0.5)}
+    envs = with_rewards(vec_env(WORLD, 4, observation="planes"), "-0.25*step", modules)
+    buffer = {"replay_buffer_class": RelabelledReplayBuffer, "replay_buffer_kwargs": {"rewards": envs.rewards}}
+    model = DQN("MlpPolicy", envs, buffer_size=4_000, learning_starts=100, train_freq=4, seed=0, device="cpu", **buffer)
+    model.learn(800)
+    assert model.replay_buffer is not None
+    drawn = model.replay_buffer.sample(64)
+    counts = modules["lifelong"].counts
+    keys = modules["lifelong"].read.keys(drawn.next_observations.numpy().astype(np.uint8)).tolist()
+    assert max(map(keys.count, keys)) > 1
+    now, rewards = {}, drawn.rewards.flatten().tolist()
+    for key, reward in zip(keys, rewards, strict=True):
+        now[key] = now.get(key, counts[key]) + 1
+        episodic = 2 * (reward + 0.25 - now[key] ** -0.5)
+        assert min(abs(episodic - n**-0.5) for n in range(1, 20)) < 1e-5
+
+
+def test_rewards_that_are_no_numbers_name_environment_and_step():
+    def reward(transitions):
+        return np.where((transitions.environments == 2) & (transitions.steps == 3), np.nan, 0.0)
+
+    envs = with_rewards(vec_env(WORLD, 4, observation="planes", shift=1.0), reward)
+    envs.reset()
+    for _ in range(3):
+        envs.step(np.zeros(4, int))
+    with pytest.raises(ValueError, match=r"extrinsic gave nan for environment 2 at step 3 of its episode 0, after 12"):
+        envs.step(np.zeros(4, int))
+    envs = with_rewards(vec_env(WORLD, 4), lambda transitions: np.zeros((4, 1)))
+    envs.reset()
+    with pytest.raises(ValueError, match=r"extrinsic gave rewards of shape \(4, 1\): it must be \(4,\)"):
+        envs.step(np.zeros(4, int))
+
+
+def test_wrong_order_and_modules_used_twice_are_refused():
+    module = RND()
+    envs = with_rewards(vec_env(WORLD, 2, observation="planes"), intrinsic={"rnd": module})
+    with pytest.raises(ValueError, match="already belongs to environments"):
+        with_rewards(vec_env(WORLD, 2, observation="planes"), intrinsic={"rnd": module})
+    with pytest.raises(ValueError, match="name all modules in one"):
+        with_rewards(envs, intrinsic={"other": RND()})
+    with pytest.raises(ValueError, match="inside of VecNormalize"):
+        with_rewards(VecNormalize(vec_env(WORLD, 2, observation="planes")))
+    with pytest.raises(ValueError, match="are one module"):
+        with_rewards(vec_env(WORLD, 2), intrinsic=dict.fromkeys("ab", RND()))
+    with pytest.raises(ValueError, match="cannot be called 'world'"):
+        with_rewards(vec_env(WORLD, 2), intrinsic={"world": RND()})
+    with pytest.raises(ValueError, match=r"apart=\['rnd'\]: no module"):
+        with_rewards(vec_env(WORLD, 2), apart=["rnd"])
+    with pytest.raises(ValueError, match="name all modules in one"):
+        RewardWrapper(RewardWrapper(gym.make("CartPole-v1")))
+    model = PPO("MlpPolicy", envs, n_steps=64, device="cpu")
+    watched = with_rewards(vec_env(WORLD, 1, observation="planes"))
+    with pytest.raises(ValueError, match="evaluate on environments without with_rewards"):
+        model.learn(64, callback=[EvalCallback(watched), LogRewards()])
+    with pytest.raises(ValueError, match="needs environments from with_rewards"):
+        PPO("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu").learn(64, callback=LogRewards())
+    with pytest.raises(ValueError, match="apart="):
+        CuriousPPO("MlpPolicy", envs, n_steps=64, device="cpu").learn(64)
+
+
+def test_normalised_environments_around_the_stack_reach_dqn():
+    envs = VecNormalize(with_rewards(vec_env(WORLD, 1, observation="planes"), "step", {"one": Constant()}))
+    model = DQN("MlpPolicy", envs, learning_starts=10, seed=0, device="cpu")
+    model.learn(40)
+    assert model.replay_buffer is not None
+    assert (model.replay_buffer.rewards[:40] == 2).all()
