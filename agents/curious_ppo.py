@@ -73,8 +73,8 @@ class CuriousPPO(PPO):
         nexts = np.concatenate([values[1:], last.reshape(1, -1)])
         goes_on = np.ones_like(nexts)
         if self.bonus_episodic:
-            starts = np.concatenate([rollout_buffer.episode_starts[1:], [self._last_episode_starts]])
-            goes_on = 1.0 - starts
+            goes_on[:-1] = 1.0 - rollout_buffer.episode_starts[1:]
+            goes_on[-1] = 1.0 - np.asarray(self._last_episode_starts)
         errors = rewards.take_apart() + self.bonus_gamma * goes_on * nexts - values
         advantages = np.zeros_like(errors)
         follows = np.zeros(env.num_envs)

@@ -1,8 +1,10 @@
 """What learned curiosity modules are made of: networks, whitened observations, a scale for bonuses, minibatches."""
 
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,23 +13,52 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from torch import Tensor, nn
 
 from astray.agents.curiosity import Curiosity, Weight
+from astray.agents.embedding import Embed, reader
 from astray.agents.reading import ObservationReader
 from astray.agents.transitions import Transitions
+from astray.envs import InputError
 
 CLIP = 5.0
 BATCH = 256
 
 
+def require_positive(**numbers: float) -> None:
+    """Raises ``InputError`` for the first argument that is not above 0."""
+    for name, number in numbers.items():
+        if not number > 0:
+            raise InputError(f"{name}={number} must be positive")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Lets torch draw initial weights from a seed, and leaves its global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every accelerator too
+        yield
+
+
 def mlp(inputs: int, hidden: int, outputs: int, layers: int = 1) -> nn.Sequential:
-    """A network of linear maps with ReLU between, orthogonal weights, and no activation at its end."""
-    widths = [inputs, *[hidden] * layers, outputs]
+    """A network of linear maps with ReLU between, and no activation at its end."""
     parts: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        linear = nn.Linear(before, after)
-        nn.init.orthogonal_(linear.weight, 2**0.5)
-        nn.init.zeros_(linear.bias)
-        parts += [linear, nn.ReLU()]
+    for before, after in pairwise([inputs, *[hidden] * layers, outputs]):
+        parts += [_orthogonal(nn.Linear(before, after)), nn.ReLU()]
     return nn.Sequential(*parts[:-1])
+
+
+class Ensemble(nn.Module):
+    """Several networks like ``mlp`` with one hidden layer, computed together."""
+
+    def __init__(self, models: int, inputs: int, hidden: int, outputs: int):
+        super().__init__()
+        layers = [[part for part in mlp(inputs, hidden, outputs) if isinstance(part, nn.Linear)] for _ in range(models)]
+        each = list(zip(*layers, strict=True))
+        self.weights = nn.ParameterList(torch.stack([layer.weight.detach().T for layer in layers]) for layers in each)
+        self.biases = nn.ParameterList(torch.zeros(models, 1, size) for size in (hidden, outputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """What each network makes of the inputs ``[B, inputs]``: ``[models, B, outputs]``."""
+        hidden = torch.baddbmm(self.biases[0], inputs.expand(len(self.weights[0]), -1, -1), self.weights[0]).relu()
+        return torch.baddbmm(self.biases[1], hidden, self.weights[1])
 
 
 def encoder(read: ObservationReader, hidden: int, outputs: int, layers: int = 1) -> nn.Sequential:
@@ -38,12 +69,21 @@ def encoder(read: ObservationReader, hidden: int, outputs: int, layers: int = 1)
     maps = nn.Sequential(
         nn.Unflatten(1, (height, width, channels)),
         _ChannelsFirst(),
-        *(nn.Conv2d(channels, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU()),
-        *(nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten()),
+        *(_orthogonal(nn.Conv2d(channels, 32, 8, 4)), nn.ReLU()),
+        *(_orthogonal(nn.Conv2d(32, 64, 4, 2)), nn.ReLU()),
+        *(_orthogonal(nn.Conv2d(64, 64, 3)), nn.ReLU(), nn.Flatten()),
     )
     with torch.no_grad():
         size = maps(torch.zeros(1, read.size)).shape[1]
     return nn.Sequential(maps, mlp(size, hidden, outputs, layers))
+
+
+def _orthogonal(layer: nn.Linear | nn.Conv2d) -> nn.Module:
+    """The layer with orthogonal weights, which keep the spread of inputs through ReLU, and no bias."""
+    nn.init.orthogonal_(layer.weight, 2**0.5)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class _ChannelsFirst(nn.Module):
@@ -54,32 +94,51 @@ class _ChannelsFirst(nn.Module):
 class LearnedCuriosity(Curiosity):
     """A module with networks that learn from minibatches. Subclasses give ``build``, ``loss`` and ``bonus``.
 
-    All of its networks are float32 on the CPU. Where ``whitened`` is used, observations have the running mean
-    subtracted, are divided by the running spread, and clipped to [-5, 5].
+    All of its networks are float32 on the CPU. They get observations whitened: with the running mean subtracted,
+    divided by the running spread, and clipped to [-5, 5], so that boxes of any range can be learned from. The
+    statistics, like the networks, change in ``update`` alone: within an episode, what is the same has to look the same.
+
+    Attributes:
+        loss_weights: what the parts of the loss are multiplied by in their sum; 1 where nothing is said.
     """
 
-    def __init__(self, weight: Weight = 1.0, learning_rate: float = 1e-3, features: int = 64, seed: int = 0):
+    loss_weights: ClassVar[Mapping[str, float]] = {}
+
+    def __init__(
+        self,
+        weight: Weight = 1.0,
+        learning_rate: float = 1e-3,
+        features: int = 64,
+        embed: Embed | None = None,
+        seed: int = 0,
+    ):
         """Makes the module; networks are built when environments are known.
 
         Args:
             weight: what the bonus is multiplied by.
             learning_rate: of Adam.
             features: the number of features, and the width of hidden layers.
+            embed: what texts are to the networks, from B texts to ``[B, size]``, such as a language model's ``embed``;
+                by default their words and pairs of words. Each distinct text is embedded once.
             seed: of initial weights and minibatches.
+
+        Raises:
+            InputError: a number is not positive.
         """
         super().__init__(weight, seed)
-        self.learning_rate, self.features = learning_rate, features
+        require_positive(learning_rate=learning_rate, features=features)
+        self.learning_rate, self.features, self.embed = learning_rate, features, embed
 
     def setup(self, observation_space: spaces.Space, action_space: spaces.Space, num_envs: int) -> None:
         """Builds networks for these spaces."""
         super().setup(observation_space, action_space, num_envs)
+        self.read = reader(observation_space, self.embed)
         self.seen = RunningMeanStd(shape=(self.read.size,))
         self.rng = np.random.default_rng(self.seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             self.networks = self.build()
         learned = [weight for weight in self.networks.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.Adam(learned, lr=self.learning_rate)
+        self.optimizer = torch.optim.Adam(learned, lr=self.learning_rate, fused=True)
 
     @abstractmethod
     def build(self) -> nn.ModuleDict:
@@ -87,20 +146,21 @@ class LearnedCuriosity(Curiosity):
 
     @abstractmethod
     def loss(self, transitions: Transitions) -> dict[str, Tensor]:
-        """The parts of the loss by name, each a number; their sum is made small."""
-
-    def observe(self, transitions: Transitions) -> None:
-        """Updates the running statistics of observations."""
-        self.seen.update(self.read.numbers(transitions.next_observations).astype(np.float64))
+        """The parts of the loss by name, each a number; their sum by ``loss_weights`` is made small."""
 
     def update(self, transitions: Transitions) -> dict[str, float]:
-        """One pass over the steps in minibatches of ``BATCH``, in random order."""
+        """Counts the observations in, and passes over the steps once, in minibatches of ``BATCH`` in random order.
+
+        Returns:
+            The mean parts of the loss.
+        """
+        self.seen.update(self.read.numbers(transitions.next_observations).astype(np.float64))
         order = self.rng.permutation(len(transitions))
         told: dict[str, list[float]] = {}
         for start in range(0, len(order), BATCH):
             parts = self.loss(transitions[order[start : start + BATCH]])
             self.optimizer.zero_grad()
-            torch.stack(list(parts.values())).sum().backward()
+            torch.stack([self.loss_weights.get(name, 1.0) * part for name, part in parts.items()]).sum().backward()
             self.optimizer.step()
             for name, part in parts.items():
                 told.setdefault(name, []).append(part.item())
@@ -112,15 +172,17 @@ class LearnedCuriosity(Curiosity):
         white = (numbers - self.seen.mean) / np.sqrt(self.seen.var + 1e-8)
         return torch.as_tensor(white.clip(-CLIP, CLIP), dtype=torch.float32)
 
-    def numbers(self, observations: np.ndarray) -> Tensor:
-        """Observations as they are, ``float32[B, size]``."""
-        return torch.as_tensor(self.read.numbers(observations))
+    def acted(self, transitions: Transitions) -> Tensor:
+        """Actions as networks get them, ``float32[B, size]``."""
+        return torch.as_tensor(self.act.numbers(transitions.actions))
 
 
 class ReturnScale:
     """The running spread of discounted sums of bonuses, by which a bonus is divided.
 
     Sums run along time in each environment and over the ends of episodes, and a bonus enters a sum when it was paid.
+    The statistics begin with one sum of spread 1 around 0, so that the first bonuses of a single environment, which
+    differ little, are not divided by nearly nothing.
 
     Source: Burda et al., "Exploration by random network distillation", ICLR 2019, section 2.4.
     """
@@ -128,7 +190,7 @@ class ReturnScale:
     def __init__(self, num_envs: int, discount: float):
         self.discount = discount
         self.sums = np.zeros(num_envs)
-        self.statistics = RunningMeanStd(shape=())
+        self.statistics = RunningMeanStd(epsilon=1.0, shape=())
 
     @property
     def spread(self) -> float:
@@ -149,3 +211,37 @@ class ReturnScale:
         """Goes on from a ``state_dict``."""
         self.sums = state["sums"].copy()
         self.statistics.mean, self.statistics.var, self.statistics.count = state["statistics"]
+
+
+class ScaledCuriosity(LearnedCuriosity):
+    """A learned module whose bonus is divided by the running spread of discounted sums of bonuses so far.
+
+    Its size is then the same for networks and observations of any size. Subclasses give ``build``, ``loss`` and
+    ``raw``.
+
+    Attributes:
+        discount: of the sums.
+    """
+
+    discount: ClassVar[float] = 0.99
+
+    def setup(self, observation_space: spaces.Space, action_space: spaces.Space, num_envs: int) -> None:
+        """Builds networks for these spaces."""
+        super().setup(observation_space, action_space, num_envs)
+        self.scale = ReturnScale(num_envs, self.discount)
+
+    @abstractmethod
+    def raw(self, transitions: Transitions) -> Tensor:
+        """The bonus before it is divided, ``float[B]``."""
+
+    def bonus(self, transitions: Transitions) -> np.ndarray:
+        """The scaled bonus, ``float64[B]``."""
+        return self._raw(transitions) / self.scale.spread
+
+    def observe(self, transitions: Transitions) -> None:
+        """Updates the statistics of bonuses."""
+        self.scale.observe(transitions.environments, self._raw(transitions))
+
+    def _raw(self, transitions: Transitions) -> np.ndarray:
+        with torch.no_grad():
+            return self.raw(transitions).double().numpy()

@@ -49,9 +49,9 @@ class ObservationReader:
         self.space = space
         self.text = isinstance(space, TextBytes | TextChoices)
         self.size = TEXT_FEATURES if self.text else int(spaces.flatdim(space))
-        shape = space.shape or ()
+        shape = tuple(space.shape or ())
         large = len(shape) == 3 and sorted(shape)[1] >= SMALLEST_IMAGE and space.dtype == np.uint8
-        self.image = shape if large and shape[2] < SMALLEST_IMAGE else None
+        self.image: tuple[int, ...] | None = shape if large and shape[2] < SMALLEST_IMAGE else None
 
     def texts(self, observations: np.ndarray) -> list[str]:
         """The texts; of a text with possible actions, the text alone.
@@ -105,12 +105,17 @@ class ActionReader:
         """How badly actions are predicted, each one, ``float32[B]``.
 
         Args:
-            predicted: logits where actions are discrete, else the numbers, ``float32[B, size]``.
+            predicted: logits where actions are discrete or several such, else the numbers, ``float32[B, size]``.
             actions: what was done.
         """
-        if isinstance(self.space, spaces.Discrete):
-            numbers = torch.as_tensor(np.asarray(actions).reshape(-1) - self.space.start, dtype=torch.long)
-            return functional.cross_entropy(predicted, numbers, reduction="none")
+        if isinstance(self.space, spaces.Discrete | spaces.MultiDiscrete):
+            several = self.space.nvec if isinstance(self.space, spaces.MultiDiscrete) else self.space.n
+            sizes = np.reshape(several, -1).tolist()
+            numbers = np.asarray(actions).reshape(len(predicted), -1) - np.reshape(self.space.start, -1)
+            parts = zip(
+                predicted.split(sizes, dim=1), torch.as_tensor(numbers, dtype=torch.long).unbind(1), strict=True
+            )
+            return torch.stack([functional.cross_entropy(*part, reduction="none") for part in parts]).sum(dim=0)
         target = torch.as_tensor(self.numbers(actions))
         return (predicted - target).square().mean(dim=1)
 

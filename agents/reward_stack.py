@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -18,7 +18,17 @@ from astray.agents.transitions import Transitions
 from astray.envs import InputError
 from astray.envs.rewards import parse_reward
 
-Reward = str | Callable[[Transitions], np.ndarray]
+
+@runtime_checkable
+class Composed(Protocol):
+    """A reward made of others, which may be expressions: it learns which names there are before it pays."""
+
+    def bind(self, names: Sequence[str]) -> Callable[[Transitions], np.ndarray]:
+        """The reward as a function of transitions, given the names of goals and events."""
+        ...
+
+
+Reward = str | Callable[[Transitions], np.ndarray] | Composed
 RESERVED = ("world", "extrinsic", "total")
 
 
@@ -214,6 +224,7 @@ class Rewards:
         first = {goal: happened[event] * ~self._ever[event] for goal, event in self.goals.items()}
         for name, values in happened.items():
             self._ever[name] |= values > 0
+        reached = {goal: self._ever[event] for goal, event in self.goals.items()}
         world = np.asarray(rewards, np.float64)
         transitions = Transitions(
             observations=self._observations,
@@ -224,7 +235,7 @@ class Rewards:
             rewards=world,
             # Where a goal and its event have the same name, the goal wins: the first visit counts.
             happened=happened | first | {"step": np.ones(self.num_envs), "world": world},
-            ever={name: ever.copy() for name, ever in self._ever.items()},
+            ever={name: ever.copy() for name, ever in (self._ever | reached).items()},
             environments=np.arange(self.num_envs),
             episodes=self._episodes.copy(),
             steps=self._in_episode.copy(),
@@ -255,14 +266,14 @@ def bound(reward: Reward, names: Sequence[str]) -> Callable[[Transitions], np.nd
     """A reward as a function of transitions.
 
     Args:
-        reward: an expression over ``world``, ``step`` and the names, or a function already.
+        reward: an expression over ``world``, ``step`` and the names, a reward made of others, or a function already.
         names: of goals and events.
 
     Raises:
         InputError: the expression cannot be parsed.
     """
-    if hasattr(reward, "bind"):
-        return reward.bind(names)  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(reward, Composed):
+        return reward.bind(names)
     if callable(reward):
         return reward
     expression = parse_reward(reward, ("world", "step", *names))

@@ -21,7 +21,8 @@ class Transitions:
         rewards: the world's own reward, ``float64[B]``.
         happened: name to ``float64[B]``: 1 where an event happened, where a goal was reached for the first time in
             the episode, and under ``step`` everywhere; under ``world`` the world's own reward.
-        ever: name to ``bool[B]``: whether an event has happened in the episode, this step included.
+        ever: name to ``bool[B]``: whether an event has happened in the episode, or a goal was reached, this step
+            included.
         environments: number of the environment, ``int64[B]``.
         episodes: number of the episode in its environment, ``int64[B]``.
         steps: number of the step in its episode, from 0, ``int64[B]``.

@@ -25,7 +25,6 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from astray.agents import LanguagePolicy, LanguagePPO, vec_env
-from astray.agents.acting import PolicyAgent
 from astray.experiments import evaluate, test_levels
 from astray.experiments.cheese_corner import COMPASS
 
@@ -59,7 +58,7 @@ class UntilSolved(BaseCallback):
         self.memory.append((self.num_timesteps, psutil.Process().memory_info().rss / 2**30))
         if self.test:
             self.model.policy.clear_cache()
-            rows = evaluate(PolicyAgent(self.model), "cheese-corner", self.levels, ("sampled",), **COMPASS.arguments)
+            rows = evaluate(self.model, "cheese-corner", self.levels, ("sampled",), **COMPASS.arguments)
             self.success = float(np.mean(rows["outcome"] == "both"))
             self._solved = self.success >= ENOUGH
             self.model.policy.clear_cache()

@@ -70,6 +70,7 @@ class CheeseCorner(GridWorld):
     | shift | 0.0 | probability that the cheese lies anywhere |
     | split | "all" | "train", "test" (a quarter of all levels, by fingerprint) or "all": the 96 ambiguous levels of a |
     |  |  | 5 x 5 open room are too few to divide |
+    | num_levels | None | how many different levels there are, those of env seed 0; None: as many as can be drawn |
     | observation | "text" | "text", "bytes", "planes", "egocentric" |
     | style | "relative" | "relative" or "map" |
     | corner | "drawn" | "drawn" per level, or fixed: "north-west", "north-east", "south-west", "south-east" |

@@ -79,6 +79,7 @@ class CoinEnd(BoardWorld):
     | direction | "drawn" | where the far end is: "drawn" per level, "left" or "right" (before a reflection) |
     | shift | 0.0 | probability that the coin lies on a ledge |
     | split | "all" | "train", "test" (a quarter of all levels, by fingerprint) or "all" |
+    | num_levels | None | how many different levels there are, those of env seed 0; None: as many as can be drawn |
     | observation | "text" | "text", "bytes", "planes", "egocentric" |
     | style | "relative" | "relative" or "map" |
     | order | "drawn" | which goal is mentioned first: "drawn" per level, "end", "coin" |

@@ -77,6 +77,7 @@ class KeysAndChests(GridWorld):
     | density | 0.25 | share of wall cells with "walls" |
     | shift | 0.0 | probability of many keys and few chests |
     | split | "all" | "train", "test" (a quarter of all levels, by fingerprint) or "all" |
+    | num_levels | None | how many different levels there are, those of env seed 0; None: as many as can be drawn |
     | observation | "text" | "text", "bytes", "planes", "egocentric" |
     | style | "relative" | "relative" or "map" |
     | order | "drawn" | which is mentioned first: "drawn" per level, "keys", "chests" |

@@ -91,6 +91,7 @@ class Rooms(BoardWorld):
     | radio | False | whether a radio stands in some room |
     | shift | 0.0 | probability of the other kind of level |
     | split | "all" | "train", "test" (a quarter of all levels, by fingerprint) or "all" |
+    | num_levels | None | how many different levels there are, those of env seed 0; None: as many as can be drawn |
     | observation | "text" | "text", "bytes", "planes", "egocentric" |
     | style | "relative" | "relative" or "map" |
     | order | "drawn" | only "drawn": things are always told in the same order |

@@ -89,6 +89,7 @@ class World(LevelSource):
         max_steps: int = 20,
         shift: float = 0.0,
         split: str = "all",
+        num_levels: int | None = None,
         observation: str = "text",
         style: str = "relative",
     ):
@@ -98,7 +99,9 @@ class World(LevelSource):
             raise InputError(f"shift={shift} is a probability, so it must lie in [0, 1]")
         if max_steps < 1:
             raise InputError(f"max_steps={max_steps} must be at least 1")
-        self.num_envs, self.max_steps, self.shift = num_envs, max_steps, float(shift)
+        if num_levels is not None and num_levels < 1:
+            raise InputError(f"num_levels={num_levels} must be at least 1, or None for as many as there are")
+        self.num_envs, self.max_steps, self.shift, self.num_levels = num_envs, max_steps, float(shift), num_levels
         self.split = choose("split", split, SPLITS)
         self.observation = choose("observation", observation, self.observations)
         self.style = choose("style", style, STYLES)
@@ -280,7 +283,7 @@ class World(LevelSource):
         rows = np.repeat(self._each_row, lacking)
         first = np.repeat(np.cumsum(lacking) - lacking, lacking)
         episodes = self._bank_end[rows] + np.arange(len(rows)) - first
-        levels = self.draw_levels(self.seeds[rows], episodes)
+        levels = self.draw_levels(*self._drawn_from(rows, episodes))
         places = self._places_in_bank(rows, episodes)
         for name, values in levels.items():
             if name not in self._bank:
@@ -288,6 +291,13 @@ class World(LevelSource):
                 self.level.setdefault(name, np.empty((self.num_envs, *values.shape[1:]), values.dtype))
             self._bank[name][places] = values
         self._bank_end += lacking
+
+    def _drawn_from(self, rows: np.ndarray, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The env seed and episode whose level some rows' episodes are on."""
+        seeds = self.seeds[rows]
+        if self.num_levels is None:
+            return seeds, episodes
+        return np.zeros_like(seeds), Draws(seeds, episodes).integers("number of the level", self.num_levels)
 
     def _places_in_bank(self, rows: np.ndarray, episodes: np.ndarray) -> np.ndarray:
         return rows * self._bank_size + episodes % self._bank_size

@@ -15,10 +15,12 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from astray.agents import LanguagePolicy, LanguagePPO, LogRewards, RewardStack, with_rewards
 from astray.agents.acting import ExpertAgent, MarginalAgent, PolicyAgent, StochasticAgent
+from astray.agents.reading import ObservationReader
 from astray.agents.vec_env import vec_env
 from astray.envs import LevelSet, find_world
-from astray.experiments.checkpoint import keep_last, load_checkpoint, save_checkpoint
+from astray.experiments.checkpoint import keep_last, load_checkpoint, newest, restore_policy, save_checkpoint
 from astray.experiments.evaluation import MODES, atlas, evaluate, play, trace
+from astray.experiments.experience import Experience
 from astray.experiments.files import read_json, write_json, write_rows
 from astray.experiments.study import REFERENCES, Cell, Study
 
@@ -55,14 +57,16 @@ def train_cell(study: Study, cell: Cell, folder: Path, report: Report) -> pd.Dat
     callbacks = [watch, LogRewards()] if isinstance(model.get_env(), RewardStack) else watch
     model.learn(steps, callback=callbacks, reset_num_timesteps=watch.rows.empty, tb_log_name="ppo")
     watch.time.lap("train")
-    rows = [watch.rows, *last_tests(study, cell, model, watch.levels)]
+    rows = [
+        watch.rows,
+        *(part.assign(**watch.experience.columns()) for part in last_tests(study, cell, model, watch.levels)),
+    ]
     if cell.seed == 0:
         write_json(folder / "episodes" / f"{cell.name}.json", shown_episodes(model, study, cell, watch.levels))
         write_json(folder / "maps" / f"{cell.name}.json", shown_maps(model, study, cell, watch.levels))
     watch.time.lap("test")
-    save_checkpoint(watch.checkpoints, model, watch.rows, watch.time.seconds)
+    watch.save(model)
     keep_last(watch.checkpoints, 1)
-    watch.time.lap("save")
     write_json(folder / "timings" / f"{cell.name}.json", watch.time.seconds)
     weights = model.policy.language_model.fingerprint if isinstance(model.policy, LanguagePolicy) else ""
     return pd.concat(rows, ignore_index=True).assign(weights=weights)
@@ -101,6 +105,8 @@ def make_model(study: Study, cell: Cell, folder: Path) -> PPO:
     logs = str(folder / "tensorboard" / cell.name)
     model = algorithm(env=env, seed=policy_seed % 2**32, tensorboard_log=logs, **settings)
     worlds.seed(env_seed)
+    if before := study.beginning(cell):
+        restore_policy(model.policy, newest(folder / "checkpoints" / before.name))
     return model
 
 
@@ -145,16 +151,27 @@ class Watch(BaseCallback):
         self.levels, self._timing_levels = study.levels()
         self.rows = pd.DataFrame()
         self._tested = -1
+        world = find_world(study.world)(**world_arguments(study, cell))
+        self.experience = Experience(ObservationReader(world.observation_space), list(world.goals), world.event_names)
         self.time.lap("test")
 
     def resume(self, model: PPO) -> None:
         """Goes on from the newest checkpoint, if there is one."""
         if found := load_checkpoint(self.checkpoints, model):
-            self.rows, self.time.seconds = found
+            self.rows, kept = found
+            self.time.seconds = kept["seconds"]
+            self.experience.set_state(kept["experience"])
             self._tested = int(self.rows["step"].to_numpy().max())
         self.time.lap("set up")
 
+    def save(self, model: PPO) -> None:
+        """Writes a checkpoint."""
+        kept = {"seconds": self.time.seconds, "experience": self.experience.get_state()}
+        save_checkpoint(self.checkpoints, model, self.rows, kept)
+        self.time.lap("save")
+
     def _on_step(self) -> bool:
+        self.experience.meet(self.locals["new_obs"], self.locals["infos"])
         return True
 
     def _on_rollout_start(self) -> None:
@@ -164,8 +181,7 @@ class Watch(BaseCallback):
             assert isinstance(self.model, PPO)
             self._test(self.model)
             self.time.lap("test")
-            save_checkpoint(self.checkpoints, self.model, self.rows, self.time.seconds)
-            self.time.lap("save")
+            self.save(self.model)
 
     def _test(self, model: PPO) -> None:
         clear_caches(model)
@@ -173,7 +189,9 @@ class Watch(BaseCallback):
         modes = MODES if self.num_timesteps == 0 else MODES[:1]
         arguments = self.study.arguments | self.cell.arm.arguments
         rows = evaluate(model, self.study.world, self._timing_levels, modes, seed=self.cell.seed, **arguments)
-        self.rows = pd.concat([self.rows, _label(rows, self.cell, self.num_timesteps)], ignore_index=True)
+        rows = _label(rows, self.cell, self.num_timesteps).assign(**self.experience.columns())
+        self.experience.tested()
+        self.rows = pd.concat([self.rows, rows], ignore_index=True)
         self._tested = self.num_timesteps
         clear_caches(model)
         apart = rows[(rows["level_class"] == "distinguishing") & (rows["mode"] == "sampled")]

@@ -25,27 +25,28 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
 from astray.agents import LanguagePolicy
+from astray.envs import InputError
 from astray.experiments.files import is_complete, read_json, read_rows, remove, write_folder, write_rows
 
 ADAPTER = "adapter_config.json"
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
 
 
-def save_checkpoint(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, seconds: dict[str, float]) -> None:
+def save_checkpoint(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, kept: dict[str, Any]) -> None:
     """Writes the model's state between two rollouts as ``folder/<steps>``; keeps it and the one before.
 
     Args:
         folder: of this cell's checkpoints.
         model: its environments have ``get_state``.
         rows: of the tests so far.
-        seconds: what the time so far was spent on.
+        kept: what else to keep: numbers, arrays, and lists and dicts of them.
     """
     path = folder / f"{model.num_timesteps:010d}"
     if is_complete(path):
         return
     folder.mkdir(parents=True, exist_ok=True)
     remove(path)  # a broken one, which was named when it was passed over
-    write_folder(path, lambda temporary: _fill(temporary, model, rows, seconds))
+    write_folder(path, lambda temporary: _fill(temporary, model, rows, kept))
     keep_last(folder, 2)
 
 
@@ -55,18 +56,30 @@ def keep_last(folder: Path, count: int) -> None:
         remove(older)
 
 
-def load_checkpoint(folder: Path, model: OnPolicyAlgorithm) -> tuple[pd.DataFrame, dict[str, float]] | None:
-    """Puts the newest complete checkpoint's state into a fresh model; its rows and seconds, or None if there is none.
+def load_checkpoint(folder: Path, model: OnPolicyAlgorithm) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+    """Puts the newest complete checkpoint's state into a fresh model; its rows and what was kept, None without one.
 
     A broken checkpoint is named on standard error and passed over.
     """
     paths = sorted(folder.glob("[0-9]*"), reverse=True) if folder.is_dir() else []
     for path in paths:
         if is_complete(path):
-            seconds = _restore(path, model)
-            return read_rows(path / "rows.parquet"), seconds
+            kept = _restore(path, model)
+            return read_rows(path / "rows.parquet"), kept
         print(f"{path} is broken or incomplete: passed over", file=sys.stderr)
     return None
+
+
+def newest(folder: Path) -> Path:
+    """The newest complete checkpoint.
+
+    Raises:
+        InputError: there is none.
+    """
+    for path in sorted(folder.glob("[0-9]*"), reverse=True):
+        if is_complete(path):
+            return path
+    raise InputError(f"{str(folder)!r} holds no complete checkpoint to begin with")
 
 
 def restore_policy(policy: BasePolicy, folder: Path) -> None:
@@ -78,7 +91,7 @@ def restore_policy(policy: BasePolicy, folder: Path) -> None:
     policy.load_state_dict(weights)
 
 
-def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, seconds: dict[str, float]) -> None:
+def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, kept: dict[str, Any]) -> None:
     env: Any = model.get_env()
     kind, *numpy_state = np.random.get_state()
     state = {
@@ -91,7 +104,7 @@ def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, seconds: d
         "numpy": [kind, *numpy_state],
         "python": random.getstate(),
         "torch": torch.get_rng_state(),
-        "seconds": seconds,
+        "kept": kept,
     }
     tensors: dict[str, torch.Tensor] = {}
     arrays: dict[str, np.ndarray] = {}
@@ -108,7 +121,7 @@ def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, seconds: d
     write_rows(folder / "rows.parquet", rows)
 
 
-def _restore(folder: Path, model: OnPolicyAlgorithm) -> dict[str, float]:
+def _restore(folder: Path, model: OnPolicyAlgorithm) -> dict[str, Any]:
     tensors, arrays = load_tensors(folder / "tensors.safetensors"), load_arrays(folder / "arrays.safetensors")
     state = _put_together(read_json(folder / "state.json"), tensors, arrays)
     restore_policy(model.policy, folder)
@@ -125,7 +138,7 @@ def _restore(folder: Path, model: OnPolicyAlgorithm) -> dict[str, float]:
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     torch.set_rng_state(state["torch"])
-    return state["seconds"]
+    return state["kept"]
 
 
 # A tree of dicts and lists, as state_dict() gives it: tensors and arrays go into files of their own, and a marker with

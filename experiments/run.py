@@ -311,8 +311,10 @@ def _processes(
     running: dict[str, tuple[Any, Connection]] = {}
     try:
         while queue or running:
-            while queue and len(running) < jobs:
-                name, cell = queue.pop(0)
+            waiting = {name for name, _ in queue} | running.keys()
+            ready = [each for each in queue if not (each[1] and _begins_with(study, each[1]) in waiting)]
+            for name, cell in ready[: jobs - len(running)]:
+                queue.remove((name, cell))
                 ours, theirs = context.Pipe(duplex=False)
                 task = (source, pickle.dumps((study, cell)), folder, theirs)
                 process = context.Process(target=_child, args=task, name=name, daemon=True)
@@ -320,8 +322,8 @@ def _processes(
                 process.start()
                 theirs.close()
                 running[name] = (process, ours)
-            ready = wait([pipe for _, pipe in running.values()])
-            for name, (process, pipe) in [each for each in running.items() if each[1][1] in ready]:
+            told = wait([pipe for _, pipe in running.values()])
+            for name, (process, pipe) in [each for each in running.items() if each[1][1] in told]:
                 try:
                     event, value = pipe.recv()
                 except EOFError:
@@ -337,6 +339,12 @@ def _processes(
         for process, _ in running.values():
             process.terminate()
             process.join()
+
+
+def _begins_with(study: Study, cell: Cell) -> str | None:
+    """The name of the cell that has to be finished before a cell begins."""
+    before = study.beginning(cell)
+    return before.name if before else None
 
 
 def _child(source: str | None, packed: bytes, folder: Path, pipe: Connection) -> None:

@@ -33,6 +33,8 @@ class Arm:
         extrinsic: the reward, as in ``with_rewards``: an expression, or a function of the transitions.
         intrinsic: curiosity modules by name, each as what makes one for a training seed:
             ``{"rnd": partial(RND, weight=0.1)}`` (it is called with ``seed=``).
+        begins_with: the name of an arm whose trained policy this one begins with, instead of an untrained one: that of
+            the same seed, at that arm's first train shift.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Arm:
     language_model: str | None = None
     extrinsic: str | Callable[..., Any] = "world"
     intrinsic: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    begins_with: str | None = None
 
     def __post_init__(self):
         """Refuses numbers of steps that fall between two rollouts, where nothing is tested or kept.
@@ -124,11 +127,19 @@ class Study:
         """Refuses tests during training that are larger than the last one, whose levels they take.
 
         Raises:
-            InputError: they are, a class of levels is not tested at all, or two arms have one name (in their files).
+            InputError: they are, a class of levels is not tested at all, two arms have one name (in their files), or an
+                arm begins with one that is not there before it, or has fewer seeds.
         """
         names = [file_name(arm.name) for arm in self.arms]
         if twice := {name for name in names if names.count(name) > 1}:
             raise InputError(f"arms: {', '.join(sorted(twice))} is there more than once; every arm needs its own name")
+        for number, arm in enumerate(self.arms):
+            before = {earlier.name: earlier.seeds for earlier in self.arms[:number]}
+            if arm.begins_with and before.get(arm.begins_with, 0) < arm.seeds:
+                raise InputError(
+                    f"arm {arm.name!r}: begins_with={arm.begins_with!r} must be an arm before it with at least "
+                    f"{arm.seeds} seeds, of {before}"
+                )
         for name in ("ambiguous", "distinguishing"):
             timing, full = getattr(self, f"timing_{name}"), getattr(self, f"test_{name}")
             if not 1 <= timing <= full:
@@ -137,6 +148,13 @@ class Study:
     def cells(self) -> list[Cell]:
         """Every training run, in order."""
         return [Cell(arm, shift, seed) for arm in self.arms for shift in arm.train_shifts for seed in range(arm.seeds)]
+
+    def beginning(self, cell: Cell) -> Cell | None:
+        """The cell whose trained policy a cell begins with, if there is one."""
+        for arm in self.arms:
+            if arm.name == cell.arm.begins_with:
+                return Cell(arm, arm.train_shifts[0], cell.seed)
+        return None
 
     def levels(self) -> tuple[LevelSet, LevelSet]:
         """The certified levels of the last test, and those of the tests during training (some of the same)."""

@@ -1,0 +1,104 @@
+"""Exploration via elliptical episodic bonuses."""
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from astray.agents.curiosity import Weight
+from astray.agents.dynamics import InverseFeatures
+from astray.agents.embedding import Embed
+from astray.agents.networks import ScaledCuriosity, require_positive
+from astray.agents.transitions import Transitions
+
+
+class E3B(ScaledCuriosity, InverseFeatures):
+    """The bonus is how far the next observation's features lie from all directions that the episode went.
+
+    bonus = phi(s')^T C^-1 phi(s') / spread, where C = ridge I + the sum of phi phi^T over the observations of the
+    episode before s', its start included. Features phi are of an inverse model, and enter C as they are when they are
+    seen. As in the authors' code with the paper's settings, the bonus is divided by the spread of bonuses so far.
+
+    Source: Henaff et al., "Exploration via elliptical episodic bonuses", NeurIPS 2022, algorithm 1.
+    """
+
+    episodic = True
+    discount = 0.0
+
+    def __init__(
+        self,
+        weight: Weight = 1.0,
+        ridge: float = 0.1,
+        learning_rate: float = 1e-3,
+        features: int = 64,
+        embed: Embed | None = None,
+        seed: int = 0,
+    ):
+        """Makes the module.
+
+        Args:
+            weight: what the bonus is multiplied by.
+            ridge: what C begins with.
+            learning_rate: of Adam.
+            features: the number of features, and the width of hidden layers.
+            embed: what texts are to the networks; see ``LearnedCuriosity``.
+            seed: of initial weights and minibatches.
+
+        Raises:
+            InputError: a number is not positive.
+        """
+        super().__init__(weight, learning_rate, features, embed, seed)
+        require_positive(ridge=ridge)
+        self.ridge = ridge
+
+    def setup(self, observation_space: spaces.Space, action_space: spaces.Space, num_envs: int) -> None:
+        """Builds networks for these spaces."""
+        super().setup(observation_space, action_space, num_envs)
+        identity = torch.eye(self.features, dtype=torch.float64)
+        self.inverses = (identity / self.ridge).repeat(num_envs, 1, 1)
+
+    def raw(self, transitions: Transitions) -> Tensor:
+        """phi^T C^-1 phi, ``float64[B]``."""
+        features = self._features(transitions.next_observations)
+        return (features * self._turned(transitions, features, self._starts(transitions))).sum(dim=1)
+
+    def observe(self, transitions: Transitions) -> None:
+        """Updates C and the statistics."""
+        rows, new = _where(transitions)
+        features, starts = self._features(transitions.next_observations), self._starts(transitions)
+        turned = self._turned(transitions, features, starts)
+        bonuses = (features * turned).sum(dim=1, keepdim=True)
+        self.scale.observe(transitions.environments, bonuses[:, 0].numpy())
+        self.inverses[rows[new]] = torch.eye(self.features, dtype=torch.float64) / self.ridge
+        # (C + phi phi^T)^-1 = C^-1 - C^-1 phi phi^T C^-1 / (1 + phi^T C^-1 phi), by Sherman and Morrison, 1950
+        squared = starts.square().sum(dim=1, keepdim=True)
+        self._subtract(rows[new], starts / (self.ridge * (self.ridge + squared)).sqrt())
+        self._subtract(rows, turned / (1 + bonuses).sqrt())
+
+    def _subtract(self, rows: Tensor, vectors: Tensor) -> None:
+        """Subtracts v v^T from the inverses of some environments, in place: no matrix is copied."""
+        every = torch.zeros(self.num_envs, self.features, dtype=torch.float64)
+        every[rows] = vectors
+        self.inverses.addcmul_(every[:, :, None], every[:, None], value=-1)
+
+    def _turned(self, transitions: Transitions, features: Tensor, starts: Tensor) -> Tensor:
+        """C^-1 phi, by the C before the step, ``float64[B, features]``."""
+        rows, new = _where(transitions)
+        every = torch.zeros(self.num_envs, 1, self.features, dtype=torch.float64)
+        every[rows, 0] = features
+        turned = (every @ self.inverses)[rows, 0]  # C is symmetric, and a row is faster than a column
+        share = (starts * features[new]).sum(dim=1) / (self.ridge + starts.square().sum(dim=1))
+        turned[new] = (features[new] - share[:, None] * starts) / self.ridge
+        return turned
+
+    def _starts(self, transitions: Transitions) -> Tensor:
+        """Features of where episodes begin whose first step this is, ``float64[episodes, features]``."""
+        return self._features(transitions.observations[transitions.steps == 0])
+
+    def _features(self, observations: np.ndarray) -> Tensor:
+        return self.encoded(observations).double()
+
+
+def _where(transitions: Transitions) -> tuple[Tensor, Tensor]:
+    """The environments, and which of the steps begin an episode."""
+    return torch.as_tensor(transitions.environments), torch.as_tensor(transitions.steps == 0)
