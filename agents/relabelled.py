@@ -7,7 +7,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
-from astray.agents.reward_stack import Rewards
+from astray.agents.mixing import Rewards
 from astray.agents.transitions import Transitions
 from astray.envs import InputError
 

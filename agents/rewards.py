@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from astray.agents.reward_stack import Reward, bound
+from astray.agents.mixing import Reward, bound
 from astray.agents.transitions import Transitions
 from astray.envs import InputError
 from astray.envs.errors import choose
