@@ -226,3 +226,22 @@ def test_parse_errors_name_what_is_wrong():
             world.parse_level(text)
     with pytest.raises(ValueError, match="max_steps=30"):
         CheeseCorner(layout="walls").parse_level("A#..B\n#....\n" + ".....\n" * 3)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_a_world_of_few_levels_shows_them_and_no_others(shift):
+    known = CheeseCorner(shift=shift).draw_levels(np.zeros(3, int), np.arange(3))["fingerprint"]
+    world = CheeseCorner(16, shift=shift, num_levels=3)
+    world.reset(seed=5)
+    met = [world.level["fingerprint"].copy()]
+    for _ in range(30):
+        world.next_level(np.arange(16))
+        met.append(world.level["fingerprint"].copy())
+    assert set(np.concatenate(met).tolist()) == set(known.tolist())
+    shares = [(np.array(met) == one).mean() for one in known]
+    assert len(set(known.tolist())) < 3 or all(0.2 < share < 0.5 for share in shares)
+    other = CheeseCorner(16, shift=shift, num_levels=3)
+    other.reset(seed=5)
+    assert (other.level["fingerprint"] == met[0]).all()
+    with pytest.raises(ValueError, match="num_levels=0 must be at least 1"):
+        CheeseCorner(num_levels=0)

@@ -15,12 +15,17 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import torch
 from pandas.testing import assert_frame_equal
+from safetensors.torch import load_file
 
-from astray.agents import LM_PPO, MLP_PPO
+from astray.agents import LM_PPO, MLP_PPO, vec_env
+from astray.agents.reading import ObservationReader
 from astray.experiments import Arm, Study
 from astray.experiments.cell import make_model, run_cell
+from astray.experiments.checkpoint import newest
 from astray.experiments.cheese_corner import QUICK, STUDY
+from astray.experiments.experience import Experience
 from astray.experiments.files import whole, write_folder
 from astray.experiments.run import FailedCellsError, check_folder, run_study
 from astray.experiments.selection import Selection, load_study
@@ -325,6 +330,53 @@ def test_curiosity_goes_on_in_the_middle_of_what_it_has_still_to_learn_from(own,
     assert resumed_at(study, cell, tmp_path / "stopped") == (1024, 1024)
     path = f"rows/{cell.name}.parquet"
     assert_frame_equal(pd.read_parquet(tmp_path / "whole" / path), pd.read_parquet(tmp_path / "stopped" / path))
+
+
+def test_what_was_met_in_training_is_counted():
+    envs = vec_env("cheese-corner", 1, observation="planes", shift=1.0)
+    met = Experience(ObservationReader(envs.observation_space), list(envs.goals), envs.event_names)
+    envs.reset()
+    level = envs.world.parse_level("X....\n.....\nA....\n.....\n..C..\nfirst: corner")
+    for script in ((0, 0, 1), (0, 0, 1, 1, 1, 1, 3, 3)):  # into the corner and away; into it, then to the cheese
+        envs.world.set_levels(level)
+        for action in script:
+            observations, _, _, infos = envs.step(np.array([action]))
+            met.meet(observations, infos)
+    # The first episode did not end. In the second both goals were reached, and never together.
+    counts = {"episodes": 1, "cheese": 1, "corner": 1, "contradictions": 2, "reached_cheese": 1, "entered_corner": 2}
+    places = 2 + 4 + 1  # cells that were gone to in the first script; new ones in the second; the next episode's start
+    expected = {f"met_{name}": count for name, count in counts.items()}
+    columns = met.columns()
+    assert {name: columns[name] for name in expected} == expected
+    assert columns["met_observations"] == places
+    other = Experience(ObservationReader(envs.observation_space), list(envs.goals), envs.event_names)
+    other.set_state(met.get_state())
+    assert other.columns() == columns
+    met.tested()
+    assert met.columns()["met_observations"] == 0 and met.columns()["met_episodes"] == 1
+
+
+def test_what_was_met_stands_in_the_rows(tiny):
+    trained = rows(tiny)
+    trained = trained[trained["agent"] == "trained"].groupby(["train_shift", "seed", "step"]).first()
+    assert (trained["met_episodes"].diff()[trained.index.get_level_values("step") > 0] > 0).all()
+    both, apart = (trained.xs(shift)["met_contradictions"] for shift in (0.0, 1.0))
+    assert (both == 0).all() and (apart.groupby("seed").last() > 0).all()
+    assert rows(tiny).query("agent == 'random'")["met_episodes"].isna().all()
+
+
+def test_an_arm_begins_with_the_policy_of_another(tmp_path):
+    first = replace(TINY.arms[0], name="first", steps=512, seeds=1, train_shifts=(0.0,))
+    second = replace(first, name="second", train_shifts=(0.5, 1.0), begins_with="first")
+    with pytest.raises(ValueError, match="begins_with='first' must be an arm before it with at least 1 seeds"):
+        replace(TINY, arms=(second, first))
+    study = replace(TINY, arms=(first, second))
+    run_study(study, tmp_path / "run", jobs=2)
+    assert set(rows(tmp_path / "run")["arm"]) == {"references", "first", "second"}
+    trained = load_file(newest(tmp_path / "run" / "checkpoints" / "first-shift0-seed0") / "policy.safetensors")
+    for cell in study.cells()[1:]:
+        begun = make_model(study, cell, tmp_path / "run").policy.state_dict()
+        assert begun.keys() == trained.keys() and all(torch.equal(begun[name], trained[name]) for name in begun)
 
 
 def test_going_on_under_other_circumstances_is_told_and_kept(tiny, tmp_path, monkeypatch, capsys):
