@@ -1,6 +1,7 @@
 """Attacks a small run on disk, lets it go on, and prints a table of what was tried and what held.
 
-``python benchmarks/faults.py [PART ...] [--count N]`` with these parts, all of them by default:
+``python benchmarks/faults.py [PART ...] [--count N] [--language-model FOLDER]`` with these parts, all of them by
+default:
 
 kills
     The real command is killed at a random moment of its time (one in five) or of the time that it writes in (the
@@ -58,13 +59,17 @@ PREFIX, NOBODY = "astray-faults-", 65534
 HERE = Path(tempfile.gettempdir())  # a folder of this script's own, see from_outside
 STUDY, WHOLE, DISK, DISK_BYTES = HERE / "study.py", HERE / "whole", HERE / "disk", 8 * 2**20
 STUDY_TEXT = """
-from astray.agents import MLP_PPO
+from astray.agents import LM_PPO, MLP_PPO
 from astray.experiments import Arm, Study
 
 SETTINGS = MLP_PPO | {"n_steps": 16, "batch_size": 128}
 MLP = Arm("mlp", "mlp", SETTINGS, "planes", num_envs=16, steps=1024, test_every=512, train_shifts=(0.0, 1.0), seeds=1)
+LANGUAGE = Arm(
+    "language", "language", LM_PPO | {"n_steps": 16, "batch_size": 64, "policy_kwargs": {"trained_layers": 1}}, "bytes",
+    num_envs=16, steps=1024, test_every=512, train_shifts=(0.0, 1.0), seeds=1, language_model=MODEL,
+)
 SMALL = {"test_ambiguous": 8, "test_distinguishing": 8, "timing_ambiguous": 4, "timing_distinguishing": 4}
-STUDY = Study(name="small", world="cheese-corner", arms=(MLP,), **SMALL)
+STUDY = Study(name="small", world="cheese-corner", arms=(LANGUAGE if MODEL else MLP,), **SMALL)
 """
 ROLLOUT, INTERVAL = 256, 512  # steps
 NEEDS_SPACE = ("write", "pwrite64", "writev", "fsync", "fdatasync", "rename", "mkdir", "openat")
@@ -523,6 +528,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--count", type=int, help="attacks of each part (default: as many as it takes)")
+    parser.add_argument("--language-model", metavar="FOLDER", help="what the small run trains, instead of an MLP")
     options = parser.parse_args()
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"PART {unknown[0]!r} must be one of {', '.join(PARTS)}")
@@ -533,7 +539,7 @@ def main() -> int:
     import astray.experiments.run  # noqa: F401 (what forks need)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore Ctrl-C
-    STUDY.write_text(STUDY_TEXT)
+    STUDY.write_text(f"MODEL = {options.language_model!r}\n{STUDY_TEXT}")
     undisturbed(WHOLE)
     tried, held, missed = Counter(), Counter(), Counter()
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("fork")) as pool:
