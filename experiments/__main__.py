@@ -174,15 +174,15 @@ def new(
     print(f"{what}: {path}\nplay it: astray play {path}:{class_name(name)}")
 
 
-def check(world: Annotated[str, tyro.conf.Positional]) -> None:
-    """Check a world against the contract of all worlds; what is broken is told as expected, got, and how to mend it.
+def check(subject: Annotated[str, tyro.conf.Positional]) -> None:
+    """Check a world or a curiosity module; what is broken is told as expected, got, and how to mend it.
 
     Args:
-        world: FILE.py:CLASS, or the name or id of a world.
+        subject: FILE.py:CLASS of either, or the name or id of a world.
     """
-    from astray.experiments.check import check_world
+    from astray.experiments.check import check
 
-    sys.exit(check_world(find_world(world)))
+    sys.exit(check(subject))
 
 
 def run(

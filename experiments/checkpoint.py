@@ -108,7 +108,7 @@ def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, kept: dict
     }
     tensors: dict[str, torch.Tensor] = {}
     arrays: dict[str, np.ndarray] = {}
-    plain = json.dumps(_take_apart(state, "state", tensors, arrays))
+    plain = json.dumps(take_apart(state, "state", tensors, arrays))
     # Packed here and written by Python, so that a full disk is an OSError like everywhere else.
     weights = {name: weight.contiguous() for name, weight in model.policy.state_dict().items()}
     if isinstance(model.policy, LanguagePolicy) and isinstance(model.policy.network, PeftModel):
@@ -123,7 +123,7 @@ def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, kept: dict
 
 def _restore(folder: Path, model: OnPolicyAlgorithm) -> dict[str, Any]:
     tensors, arrays = load_tensors(folder / "tensors.safetensors"), load_arrays(folder / "arrays.safetensors")
-    state = _put_together(read_json(folder / "state.json"), tensors, arrays)
+    state = put_together(read_json(folder / "state.json"), tensors, arrays)
     restore_policy(model.policy, folder)
     model.policy.optimizer.load_state_dict(state["optimizer"])
     env: Any = model.get_env()
@@ -141,9 +141,17 @@ def _restore(folder: Path, model: OnPolicyAlgorithm) -> dict[str, Any]:
     return state["kept"]
 
 
-# A tree of dicts and lists, as state_dict() gives it: tensors and arrays go into files of their own, and a marker with
-# their name stays in the JSON. Keys that are no text (the optimiser numbers its parameters) are kept as pairs.
-def _take_apart(tree: Any, name: str, tensors: dict[str, torch.Tensor], arrays: dict[str, np.ndarray]) -> Any:
+def take_apart(tree: Any, name: str, tensors: dict[str, torch.Tensor], arrays: dict[str, np.ndarray]) -> Any:
+    """What JSON can hold of a tree of dicts and lists, as ``state_dict`` gives it.
+
+    Keys that are no text (the optimiser numbers its parameters) are kept as pairs.
+
+    Args:
+        tree: of numbers, texts, tensors and arrays.
+        name: that tensors and arrays get, with their place in the tree behind it; a marker with it stays in the JSON.
+        tensors: where they are put.
+        arrays: likewise.
+    """
     if isinstance(tree, torch.Tensor):
         tensors[name] = tree.detach().contiguous().clone()  # a clone: safetensors refuses tensors that share memory
         return {"tensor": name}
@@ -151,20 +159,21 @@ def _take_apart(tree: Any, name: str, tensors: dict[str, torch.Tensor], arrays: 
         arrays[name] = np.ascontiguousarray(tree)
         return {"array": name, "shape": list(tree.shape)}
     if isinstance(tree, dict):
-        pairs = [[key, _take_apart(value, f"{name}/{key}", tensors, arrays)] for key, value in tree.items()]
+        pairs = [[key, take_apart(value, f"{name}/{key}", tensors, arrays)] for key, value in tree.items()]
         return {"dict": pairs}
     if isinstance(tree, list | tuple):
-        return [_take_apart(value, f"{name}/{i}", tensors, arrays) for i, value in enumerate(tree)]
+        return [take_apart(value, f"{name}/{i}", tensors, arrays) for i, value in enumerate(tree)]
     return tree
 
 
-def _put_together(tree: Any, tensors: dict[str, torch.Tensor], arrays: dict[str, np.ndarray]) -> Any:
+def put_together(tree: Any, tensors: dict[str, torch.Tensor], arrays: dict[str, np.ndarray]) -> Any:
+    """The tree that ``take_apart`` took apart."""
     if isinstance(tree, list):
-        return [_put_together(value, tensors, arrays) for value in tree]
+        return [put_together(value, tensors, arrays) for value in tree]
     if isinstance(tree, dict):
         if "tensor" in tree:
             return tensors[tree["tensor"]]
         if "array" in tree:
             return arrays[tree["array"]].reshape(tree["shape"])  # ascontiguousarray makes a number an array of one
-        return {key: _put_together(value, tensors, arrays) for key, value in tree["dict"]}
+        return {key: put_together(value, tensors, arrays) for key, value in tree["dict"]}
     return tree
