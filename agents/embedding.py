@@ -1,6 +1,7 @@
 """Texts as numbers of a language model, for modules that would else read words."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from astray.envs import InputError
 Embed = Callable[[list[str]], Any]
 """From B texts to an array or tensor ``[B, size]``, such as ``LanguageModel.embed``."""
 REMEMBERED = 2**16
-"""Texts; with more, all are forgotten and embedded anew."""
+"""Texts; with more, those that were met longest ago are forgotten."""
 
 
 def reader(space: spaces.Space, embed: Embed | None) -> ObservationReader:
@@ -22,7 +23,7 @@ def reader(space: spaces.Space, embed: Embed | None) -> ObservationReader:
 
 
 class EmbeddedTexts(ObservationReader):
-    """Reads texts as what ``embed`` makes of them. Each distinct text is embedded once, and remembered.
+    """Reads texts as what ``embed`` makes of them. Each distinct text is embedded once, by itself, and remembered.
 
     Attributes:
         size: how many numbers an embedding has.
@@ -33,8 +34,8 @@ class EmbeddedTexts(ObservationReader):
         if not self.text:
             raise InputError(f"embed reads texts, and {space} is none: use observation='bytes', or leave embed out")
         self._embed = embed
-        self._rows: dict[str, np.ndarray] = {}
-        self.size = self._embedded(["text"]).shape[1]
+        self._remembered = lru_cache(REMEMBERED)(self._embedded)
+        self.size = len(self._embedded("text"))
 
     def numbers(self, observations: np.ndarray) -> np.ndarray:
         """The embeddings, ``float32[B, size]``.
@@ -42,18 +43,13 @@ class EmbeddedTexts(ObservationReader):
         Raises:
             InputError: ``embed`` gives another shape, or numbers that are not finite.
         """
-        texts = self.texts(observations)
-        if len(self._rows) > REMEMBERED:
-            self._rows.clear()
-        if missing := [text for text in dict.fromkeys(texts) if text not in self._rows]:
-            self._rows.update(zip(missing, self._embedded(missing), strict=True))
-        return np.stack([self._rows[text] for text in texts])
+        return np.stack(list(map(self._remembered, self.texts(observations))))
 
-    def _embedded(self, texts: list[str]) -> np.ndarray:
-        rows = torch.as_tensor(self._embed(texts)).detach().float().cpu().numpy()
-        if rows.ndim != 2 or len(rows) != len(texts):
-            raise InputError(f"embed gave shape {rows.shape} for {len(texts)} texts: it must be ({len(texts)}, size)")
+    def _embedded(self, text: str) -> np.ndarray:
+        # by itself: numbers depend a little on what else is in a batch, and a resumed run meets other batches
+        rows = torch.as_tensor(self._embed([text])).detach().float().cpu().numpy()
+        if rows.ndim != 2 or len(rows) != 1:
+            raise InputError(f"embed gave shape {rows.shape} for 1 text: it must be (1, size)")
         if not np.isfinite(rows).all():
-            text = texts[int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])]
             raise InputError(f"embed gave numbers that are not finite for {text!r}")
-        return rows
+        return rows[0]

@@ -1,5 +1,9 @@
 """Every curiosity module conforms; modules and stacks with a bug of public code planted in each are caught."""
 
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import planted_bugs
 import pytest
@@ -8,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted_bugs import BUGS_OF_MODULES, BUGS_OF_STACKS, LossOfEveryNumber, NeverForgets, stacked
 from stable_baselines3 import DQN
+from tiny_llama import save_tiny_llama
 
 from astray.agents import (
     E3B,
@@ -20,11 +25,15 @@ from astray.agents import (
     Curiosity,
     Disagreement,
     EpisodicCounts,
+    LanguageModel,
     LifelongCounts,
     MatchedNoise,
     NovelD,
+    PolicyInvariant,
     PseudoCounts,
     RelabelledReplayBuffer,
+    SuggestedGoals,
+    Surprisal,
     TextNovelty,
     vec_env,
     with_rewards,
@@ -41,13 +50,45 @@ def noise(weight=1.0, seed=0):
     return MatchedNoise(LifelongCounts(), weight, seed)
 
 
+def invariant(weight=1.0, seed=0):
+    """Counts that are taken back at the end of an episode."""
+    return PolicyInvariant(LifelongCounts(), discount=0.9, weight=weight)
+
+
+@cache
+def tiny():
+    """A language model that knows nothing."""
+    with TemporaryDirectory() as folder:
+        return LanguageModel.load(save_tiny_llama(Path(folder)), dtype=torch.float32)
+
+
+def surprisal(weight=1.0, seed=0):
+    """What a language model finds unlikely."""
+    return Surprisal(tiny(), weight=weight, seed=seed)
+
+
+def suggested(weight=1.0, seed=0):
+    """Suggestions that every text is near to, for a model that knows nothing."""
+    return SuggestedGoals(tiny(), ["go to the cheese", "see the corner"], threshold=0.0, weight=weight, seed=seed)
+
+
+def embedded_rnd(weight=1.0, seed=0):
+    """RND on what a language model makes of texts."""
+    return RND(weight, embed=tiny().embed, seed=seed)
+
+
+def embedded_e3b(weight=1.0, seed=0):
+    """Likewise E3B."""
+    return E3B(weight, embed=tiny().embed, seed=seed)
+
+
 PLANES, BYTES, TORQUES = "CheeseCorner, planes", "CheeseCorner, bytes", "Pendulum, two torques"
 MODULES = {
-    **dict.fromkeys((NovelD, PseudoCounts, RE3, noise), (PLANES,)),
+    **dict.fromkeys((NovelD, PseudoCounts, RE3, noise, invariant), (PLANES,)),
     **dict.fromkeys((ICM, Disagreement, RIDE, NGU, E3B), (PLANES, TORQUES)),
     **dict.fromkeys((LifelongCounts, EpisodicCounts, RND), tuple(PLACES)),
     ActionEntropy: (PLANES, "CartPole"),
-    TextNovelty: (BYTES,),
+    **dict.fromkeys((TextNovelty, surprisal, suggested, embedded_rnd, embedded_e3b), (BYTES,)),
 }
 """Every module, and where it is tried. Trainings differ little between them: one module has them everywhere."""
 CASES = [(kind, place) for kind, places in MODULES.items() for place in places]

@@ -12,7 +12,7 @@ from astray.agents import RND, Annealed, Curiosity, EpisodicCounts, LifelongCoun
 from astray.agents.controls import ActionEntropy, MatchedNoise
 from astray.agents.policy_invariant import PolicyInvariant
 from astray.envs import InputError
-from astray.experiments.checkpoint import _put_together, _take_apart
+from astray.experiments.checkpoint import put_together, take_apart
 
 SPACES = spaces.Discrete(100), spaces.Discrete(4)
 
@@ -216,9 +216,9 @@ def test_saved_and_restored_exactly(name):
     envs.reset()
     played(envs, 47)
     tensors, arrays = {}, {}
-    plain = _take_apart(envs.get_state(), "state", tensors, arrays)
+    plain = take_apart(envs.get_state(), "state", tensors, arrays)
     fresh.reset()
-    fresh.set_state(_put_together(plain, tensors, arrays))
+    fresh.set_state(put_together(plain, tensors, arrays))
     assert played(envs, 40, 47) == played(fresh, 40, 47)
 
 

@@ -20,7 +20,7 @@ from astray.agents.re3 import RE3
 from astray.agents.reading import ActionReader, as_rows
 from astray.agents.ride import RIDE
 from astray.envs.text import TextBytes, TextChoices
-from astray.experiments.checkpoint import _put_together, _take_apart
+from astray.experiments.checkpoint import put_together, take_apart
 
 LEARNED = [RND, ICM, Disagreement, NovelD, RIDE, PseudoCounts, NGU, E3B]
 MODULES = [LifelongCounts, EpisodicCounts, RE3, *LEARNED]
@@ -429,9 +429,9 @@ def test_save_load_continue_is_exact(module):
     whole, restored = made(module, seed=3), made(module, seed=4)
     go(whole, walked[:6]), go(whole, walked[6:12])
     tensors, arrays = {}, {}
-    saved = _take_apart(whole.state_dict(), "module", tensors, arrays)
+    saved = take_apart(whole.state_dict(), "module", tensors, arrays)
     go(whole, walked[12:18])
-    restored.load_state_dict(_put_together(saved, tensors, arrays))
+    restored.load_state_dict(put_together(saved, tensors, arrays))
     go(restored, walked[12:18])
     assert np.array_equal(go(whole, walked[18:]), go(restored, walked[18:]))
     assert np.array_equal(whole.bonus(walked[0]), restored.bonus(walked[0]))

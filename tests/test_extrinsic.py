@@ -12,7 +12,7 @@ from astray.agents import Transitions, vec_env, with_rewards
 from astray.agents.preferences import PreferenceReward, fragments, preferences_of_teacher
 from astray.agents.rewards import Norms, Shaped
 from astray.envs import InputError
-from astray.experiments.checkpoint import _put_together, _take_apart
+from astray.experiments.checkpoint import put_together, take_apart
 
 DISCOUNT = 0.9
 LEVEL = "X....\n.....\nA....\n.....\n..C..\nfirst: corner"  # corner 2 north; cheese 2 south, 2 east
@@ -222,9 +222,9 @@ def test_members_disagree_most_where_nothing_was_compared(learned):
 def test_a_reward_is_restored_exactly_and_a_fit_repeats_itself(learned):
     reward, _, (first, second) = learned
     tensors, arrays = {}, {}
-    plain = _take_apart(reward.state_dict(), "state", tensors, arrays)
+    plain = take_apart(reward.state_dict(), "state", tensors, arrays)
     fresh = PreferenceReward(BOX, MOVES, seed=3)
-    fresh.load_state_dict(_put_together(plain, tensors, arrays))
+    fresh.load_state_dict(put_together(plain, tensors, arrays))
     assert (fresh(first[0]) == reward(first[0])).all()
     before = torch.get_rng_state()
     said = preferences_of_teacher(first[:40], second[:40], seed=1)

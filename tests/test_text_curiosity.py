@@ -21,7 +21,7 @@ from astray.agents.surprisal import Surprisal
 from astray.agents.text_novelty import TextNovelty
 from astray.envs import InputError
 from astray.envs.text import NamedDiscrete, TextBytes, encode
-from astray.experiments.checkpoint import _put_together, _take_apart
+from astray.experiments.checkpoint import put_together, take_apart
 
 LENGTH = 64
 SPACE, MOVES = TextBytes(LENGTH), NamedDiscrete(["wait", "go on"])
@@ -247,9 +247,9 @@ def test_saved_and_restored_exactly_and_a_bonus_changes_nothing(name):
     before = repr(module.state_dict())
     assert (module.bonus(steps) == module.bonus(steps)).all() and repr(module.state_dict()) == before
     tensors, arrays = {}, {}
-    plain = _take_apart(envs.get_state(), "state", tensors, arrays)
+    plain = take_apart(envs.get_state(), "state", tensors, arrays)
     fresh.reset()
-    fresh.set_state(_put_together(plain, tensors, arrays))
+    fresh.set_state(put_together(plain, tensors, arrays))
     assert played(envs, 30, 33) == played(fresh, 30, 33)
 
 
