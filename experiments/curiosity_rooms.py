@@ -1,6 +1,7 @@
 """Does curiosity find what reward alone does not, and what fools it?
 
-*Sparse*: one layout of 16 rooms, two locked doors and one reward at the exit, with counts, with RND, and without.
+*Sparse*: one layout of 16 rooms, two locked doors and one reward at the exit, which chance finds in one episode of ten
+thousand; with counts, with RND, and without.
 *Radio*: the same rooms with a radio that says something new and meaningless whenever it is turned on (the noisy
 television of Burda et al. 2019), which prediction errors cannot get used to. Counts are of what the agent can change,
 not of what the radio says.
@@ -37,9 +38,9 @@ ALONE = Arm(
     seeds=5,
     arguments={"num_levels": 1},
 )
-COUNTS = partial(LifelongCounts, weight=0.1)
+COUNTS = partial(LifelongCounts, weight=0.3)
 RADIO = replace(ALONE, steps=102_400, arguments={"num_levels": 1, "radio": True})
-NOISELESS = partial(LifelongCounts, weight=0.1, key=without_noise)
+NOISELESS = partial(LifelongCounts, weight=0.3, key=without_noise)
 
 STUDY = Study(
     name="curiosity-rooms",
@@ -53,5 +54,5 @@ STUDY = Study(
         replace(RADIO, name="radio, RND", intrinsic={"rnd": partial(RND, weight=0.3)}),
         replace(RADIO, name="radio, ICM", intrinsic={"icm": partial(ICM, weight=0.1)}),
     ),
-    arguments={"size": 4},
+    arguments={"size": 4, "max_steps": 60},
 )
