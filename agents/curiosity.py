@@ -2,6 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -43,7 +44,7 @@ class Curiosity(ABC):
 
     ``with_rewards`` calls ``setup`` once, then for every step of its environments ``bonus`` and ``observe``, and now
     and then ``update`` with the steps since the last. All that a module learns or remembers lies in its attributes;
-    those that are numbers, arrays, containers of them, networks, optimisers, running statistics or NumPy generators
+    those that are numbers, arrays, lists, dicts, sets or deques of them, networks, optimisers, statistics or generators
     are saved and restored without further code.
 
     Attributes:
@@ -106,6 +107,8 @@ def _saved(value: Any) -> Any:
             return copy.deepcopy(value.bit_generator.state)
         case _ if hasattr(value, "load_state_dict"):
             return value.state_dict()
+        case set() | deque():
+            return copy.deepcopy(list(value))
         case bool() | int() | float() | np.ndarray() | np.generic() | torch.Tensor() | dict() | list() | tuple():
             return copy.deepcopy(value)
     return None
@@ -120,6 +123,12 @@ def _restored(value: Any, saved: Any) -> Any:
             value.bit_generator.state = saved
         case _ if hasattr(value, "load_state_dict"):
             value.load_state_dict(saved)
+        case dict() | set():  # in place: a Counter stays one
+            value.clear()
+            value.update(saved)
+        case deque():
+            value.clear()
+            value.extend(saved)
         case _:
             return saved
     return value

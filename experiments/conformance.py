@@ -255,7 +255,7 @@ def state_is_whole(subject: Subject) -> None:
         kept = through_a_checkpoint(state)
     restored.load_state_dict(kept)
     parted = lived(restored, steps[half:])
-    mend = "keep in attributes what changes: numbers, arrays, tensors, lists, dicts, networks, generators; no set"
+    mend = "keep what changes in attributes: numbers, arrays, tensors, lists, dicts, sets, networks, generators"
     expect(
         same(parted, whole), "equal bonuses after loading", "others, or the saved state went on with the module", mend
     )

@@ -1,5 +1,8 @@
 """Rewards: expressions, hand-computed components, the world's own reward untouched, and curiosity in plain PPO."""
 
+import json
+from collections import Counter, deque
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -28,6 +31,7 @@ from astray.agents import (
     with_rewards,
 )
 from astray.envs.rewards import parse_reward
+from astray.experiments.checkpoint import put_together, take_apart
 
 WORLD = "astray/CheeseCorner-v0"
 LEVEL = "X....\n.....\nA....\n.....\n..C..\nfirst: corner"  # corner 2 north; cheese 2 south, 2 east
@@ -436,3 +440,31 @@ def test_normalised_environments_around_the_stack_reach_dqn():
     model.learn(40)
     assert model.replay_buffer is not None
     assert (model.replay_buffer.rewards[:40] == 2).all()
+
+
+class Keeper(Constant):
+    """Remembers in containers of several kinds."""
+
+    def __init__(self):
+        super().__init__()
+        self.met, self.often, self.lately = set(), Counter(), deque(maxlen=3)
+
+    def observe(self, transitions):
+        for key in self.read.keys(transitions.next_observations).tolist():
+            self.met.add(key)
+            self.often[key] += 1
+            self.lately.append(key)
+
+
+def test_what_a_module_remembers_comes_back_as_what_it_was():
+    envs = with_rewards(vec_env(WORLD, 4, observation="planes"), intrinsic={"keeper": Keeper()})
+    envs.reset()
+    for _ in range(5):
+        envs.step(np.zeros(4, int))
+    tensors, arrays = {}, {}
+    kept = put_together(json.loads(json.dumps(take_apart(envs.get_state(), "state", tensors, arrays))), tensors, arrays)
+    other = with_rewards(vec_env(WORLD, 4, observation="planes"), intrinsic={"keeper": Keeper()})
+    other.set_state(kept)
+    first, second = (stack.rewards.intrinsic["keeper"] for stack in (envs, other))
+    assert second.met == first.met and second.lately == first.lately and second.lately.maxlen == 3
+    assert second.often == first.often and second.often[-1] == 0
