@@ -1,5 +1,7 @@
 """Exploration via elliptical episodic bonuses."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -10,6 +12,20 @@ from astray.agents.dynamics import InverseFeatures
 from astray.agents.embedding import Embed
 from astray.agents.networks import ScaledCuriosity, require_positive
 from astray.agents.transitions import Transitions
+
+
+class Directions(NamedTuple):
+    """What the episode in each of B environments knows.
+
+    Attributes:
+        starts: features of where episodes begin whose first step this is, ``float64[episodes, features]``.
+        turned: C^-1 phi, by the C before the step, ``float64[B, features]``.
+        bonuses: phi^T C^-1 phi, ``float64[B]``.
+    """
+
+    starts: Tensor
+    turned: Tensor
+    bonuses: Tensor
 
 
 class E3B(ScaledCuriosity, InverseFeatures):
@@ -59,21 +75,23 @@ class E3B(ScaledCuriosity, InverseFeatures):
 
     def raw(self, transitions: Transitions) -> Tensor:
         """phi^T C^-1 phi, ``float64[B]``."""
-        features = self._features(transitions.next_observations)
-        return (features * self._turned(transitions, features, self._starts(transitions))).sum(dim=1)
+        return self._directions(transitions).bonuses
+
+    def bonus(self, transitions: Transitions) -> np.ndarray:
+        """The scaled bonus, ``float64[B]``."""
+        return self.answered(transitions, self._directions).bonuses.numpy() / self.scale.spread
 
     def observe(self, transitions: Transitions) -> None:
         """Updates C and the statistics."""
         rows, new = _where(transitions)
-        features, starts = self._features(transitions.next_observations), self._starts(transitions)
-        turned = self._turned(transitions, features, starts)
-        bonuses = (features * turned).sum(dim=1, keepdim=True)
-        self.scale.observe(transitions.environments, bonuses[:, 0].numpy())
-        self.inverses[rows[new]] = torch.eye(self.features, dtype=torch.float64) / self.ridge
+        starts, turned, bonuses = self.recalled(transitions, self._directions)
+        self.scale.observe(transitions.environments, bonuses.numpy())
         # (C + phi phi^T)^-1 = C^-1 - C^-1 phi phi^T C^-1 / (1 + phi^T C^-1 phi), by Sherman and Morrison, 1950
-        squared = starts.square().sum(dim=1, keepdim=True)
-        self._subtract(rows[new], starts / (self.ridge * (self.ridge + squared)).sqrt())
-        self._subtract(rows, turned / (1 + bonuses).sqrt())
+        if len(starts):
+            self.inverses[rows[new]] = torch.eye(self.features, dtype=torch.float64) / self.ridge
+            squared = starts.square().sum(dim=1, keepdim=True)
+            self._subtract(rows[new], starts / (self.ridge * (self.ridge + squared)).sqrt())
+        self._subtract(rows, turned / (1 + bonuses[:, None]).sqrt())
 
     def _subtract(self, rows: Tensor, vectors: Tensor) -> None:
         """Subtracts v v^T from the inverses of some environments, in place: no matrix is copied."""
@@ -81,19 +99,16 @@ class E3B(ScaledCuriosity, InverseFeatures):
         every[rows] = vectors
         self.inverses.addcmul_(every[:, :, None], every[:, None], value=-1)
 
-    def _turned(self, transitions: Transitions, features: Tensor, starts: Tensor) -> Tensor:
-        """C^-1 phi, by the C before the step, ``float64[B, features]``."""
+    def _directions(self, transitions: Transitions) -> "Directions":
         rows, new = _where(transitions)
+        features = self._features(transitions.next_observations)
+        starts = self._features(transitions.observations[new.numpy()])
         every = torch.zeros(self.num_envs, 1, self.features, dtype=torch.float64)
         every[rows, 0] = features
         turned = (every @ self.inverses)[rows, 0]  # C is symmetric, and a row is faster than a column
         share = (starts * features[new]).sum(dim=1) / (self.ridge + starts.square().sum(dim=1))
         turned[new] = (features[new] - share[:, None] * starts) / self.ridge
-        return turned
-
-    def _starts(self, transitions: Transitions) -> Tensor:
-        """Features of where episodes begin whose first step this is, ``float64[episodes, features]``."""
-        return self._features(transitions.observations[transitions.steps == 0])
+        return Directions(starts, turned, (features * turned).sum(dim=1))
 
     def _features(self, observations: np.ndarray) -> Tensor:
         return self.encoded(observations).double()

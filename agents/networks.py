@@ -1,10 +1,11 @@
 """What learned curiosity modules are made of: networks, whitened observations, a scale for bonuses, minibatches."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from astray.agents.reading import ObservationReader
 from astray.agents.transitions import Transitions
 from astray.envs import InputError
 
+T = TypeVar("T")
 CLIP = 5.0
 BATCH = 256
 
@@ -91,6 +93,14 @@ class _ChannelsFirst(nn.Module):
         return images.permute(0, 3, 1, 2)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What ``bonus`` found out about steps, so that ``observe`` need not do it again. It is no state, and not saved."""
+
+    about: Transitions
+    found: Any
+
+
 class LearnedCuriosity(Curiosity):
     """A module with networks that learn from minibatches. Subclasses give ``build``, ``loss`` and ``bonus``.
 
@@ -128,6 +138,7 @@ class LearnedCuriosity(Curiosity):
         super().__init__(weight, seed)
         require_positive(learning_rate=learning_rate, features=features)
         self.learning_rate, self.features, self.embed = learning_rate, features, embed
+        self._answer: Answer | None = None
 
     def setup(self, observation_space: spaces.Space, action_space: spaces.Space, num_envs: int) -> None:
         """Builds networks for these spaces."""
@@ -154,6 +165,7 @@ class LearnedCuriosity(Curiosity):
         Returns:
             The mean parts of the loss.
         """
+        self._answer = None
         self.seen.update(self.read.numbers(transitions.next_observations).astype(np.float64))
         order = self.rng.permutation(len(transitions))
         told: dict[str, list[float]] = {}
@@ -165,6 +177,22 @@ class LearnedCuriosity(Curiosity):
             for name, part in parts.items():
                 told.setdefault(name, []).append(part.item())
         return {name: float(np.mean(values)) for name, values in told.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a ``state_dict``. The module was set up for the same spaces."""
+        self._answer = None
+        super().load_state_dict(state)
+
+    def answered(self, transitions: Transitions, find: Callable[[Transitions], T]) -> T:
+        """Finds something out about steps, for ``observe`` to use."""
+        found = find(transitions)
+        self._answer = Answer(transitions, found)
+        return found
+
+    def recalled(self, transitions: Transitions, find: Callable[[Transitions], T]) -> T:
+        """What was found out about these very steps just before, or else is now."""
+        answer, self._answer = self._answer, None
+        return answer.found if answer is not None and answer.about is transitions else find(transitions)
 
     def whitened(self, observations: np.ndarray) -> Tensor:
         """Observations as networks get them, ``float32[B, size]``."""
@@ -236,11 +264,11 @@ class ScaledCuriosity(LearnedCuriosity):
 
     def bonus(self, transitions: Transitions) -> np.ndarray:
         """The scaled bonus, ``float64[B]``."""
-        return self._raw(transitions) / self.scale.spread
+        return self.answered(transitions, self._raw) / self.scale.spread
 
     def observe(self, transitions: Transitions) -> None:
         """Updates the statistics of bonuses."""
-        self.scale.observe(transitions.environments, self._raw(transitions))
+        self.scale.observe(transitions.environments, self.recalled(transitions, self._raw))
 
     def _raw(self, transitions: Transitions) -> np.ndarray:
         with torch.no_grad():

@@ -87,7 +87,7 @@ class PseudoCounts(InverseFeatures):
 
     def bonus(self, transitions: Transitions) -> np.ndarray:
         """1 / s, ``float64[B]``."""
-        squared = self._neighbours(transitions).squared.double()
+        squared = self.answered(transitions, self._neighbours).squared.double()
         here = squared.isfinite()
         sums = self.distance_sum + squared.where(here, 0.0).sum(dim=1)
         means = sums / (self.distance_count + here.sum(dim=1))
@@ -97,7 +97,7 @@ class PseudoCounts(InverseFeatures):
 
     def observe(self, transitions: Transitions) -> None:
         """Remembers what was come to, and updates the mean distance."""
-        neighbours = self._neighbours(transitions)
+        neighbours = self.recalled(transitions, self._neighbours)
         distances = neighbours.squared[neighbours.squared.isfinite()]
         self.distance_sum += distances.double().sum().item()
         self.distance_count += distances.numel()
