@@ -61,7 +61,7 @@ def met_between_tests(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def rooms(folder: Path) -> str:
-    """Exit rates with and without curiosity, and the share of steps at the radio."""
+    """Exit rates with and without curiosity after the last test in training, and the share of steps at the radio."""
     rows = trained_rows(folder)
     late = met_between_tests(rows)
     whole = rows.groupby(["arm", "seed", "step"]).first().groupby(["arm", "seed"]).last()
@@ -73,7 +73,7 @@ def rooms(folder: Path) -> str:
         at_radio = told(t_interval(whole.loc[arm]["met_turned_on_radio"] / _steps(rows, arm), (0.0, 1.0)))
         lines.append([arm, exits, " ".join(f"{rate:.2f}" for rate in rates), at_radio if "radio" in arm else ""])
     return table(
-        ["arm", "episodes with exit, last tenth or more of training", "each seed", "share of steps at the radio"], lines
+        ["arm", "episodes with exit at the end of training", "each seed", "share of steps at the radio"], lines
     )
 
 
@@ -157,6 +157,7 @@ def draw(panels: dict[str, pd.DataFrame]) -> None:
         )
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7, frameon=False)
     save_figure(figure, FIGURE)
+    FIGURE.with_suffix(".svg").unlink()  # the page shows the other
 
 
 def main(runs: Path) -> None:
