@@ -56,7 +56,9 @@ def build(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> Langu
     torch.manual_seed(0)
     with warnings.catch_warnings(action="ignore"):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").requires_grad_(False).eval()
-        return LanguageModel(model, tokenizer, "tiny", "")
+        language_model = LanguageModel(model, tokenizer, "tiny", "")
+        language_model.embed(["öde"])  # the first question, at which it is tried
+        return language_model
 
 
 def config(name: str, size: int) -> PreTrainedConfig:
