@@ -1,7 +1,7 @@
 """Does curiosity find what reward alone does not, and what fools it?
 
-*Sparse*: one layout of 16 rooms, two locked doors and one reward at the exit, which chance finds in one episode of ten
-thousand; with counts, with RND, and without.
+*Sparse*: one layout of 16 rooms, two locked doors and one reward at the exit, which chance hardly ever finds;
+with counts, with RND, and without.
 *Radio*: the same rooms with a radio that says something new and meaningless whenever it is turned on (the noisy
 television of Burda et al. 2019), which prediction errors cannot get used to. Counts are of what the agent can change,
 not of what the radio says.
@@ -29,7 +29,7 @@ def without_noise(planes: np.ndarray) -> np.ndarray:
 ALONE = Arm(
     name="sparse, reward alone",
     policy="mlp",
-    settings=MLP_PPO,
+    settings=MLP_PPO | {"target_kl": 0.02},  # without it, some that had found the exit lose it again
     observation="planes",
     num_envs=128,
     steps=307_200,
@@ -54,5 +54,5 @@ STUDY = Study(
         replace(RADIO, name="radio, RND", intrinsic={"rnd": partial(RND, weight=0.3)}),
         replace(RADIO, name="radio, ICM", intrinsic={"icm": partial(ICM, weight=0.1)}),
     ),
-    arguments={"size": 4, "max_steps": 60},
+    arguments={"size": 4, "max_steps": 40},
 )
