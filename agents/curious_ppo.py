@@ -1,5 +1,6 @@
 """PPO with a second value function, for bonuses that are worth something beyond the end of an episode."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -67,22 +68,18 @@ class CuriousPPO(PPO):
         rewards.take_apart()  # steps that no rollout holds
         if not super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps):
             return False
-        values = self._values(rollout_buffer.observations).reshape(n_rollout_steps, env.num_envs)
         assert self._last_obs is not None
-        last = self._values(np.asarray(self._last_obs)[None])
-        nexts = np.concatenate([values[1:], last.reshape(1, -1)])
-        goes_on = np.ones_like(nexts)
-        if self.bonus_episodic:
-            goes_on[:-1] = 1.0 - rollout_buffer.episode_starts[1:]
-            goes_on[-1] = 1.0 - np.asarray(self._last_episode_starts)
-        errors = rewards.take_apart() + self.bonus_gamma * goes_on * nexts - values
-        advantages = np.zeros_like(errors)
-        follows = np.zeros(env.num_envs)
-        for step in reversed(range(n_rollout_steps)):
-            follows = errors[step] + self.bonus_gamma * self.gae_lambda * goes_on[step] * follows
-            advantages[step] = follows
-        rollout_buffer.advantages += advantages.astype(np.float32)
-        self._bonus_returns = (advantages + values).astype(np.float32)
+        bonuses = copy.copy(rollout_buffer)  # the same steps, with other rewards, values and discount
+        bonuses.gamma, bonuses.rewards = self.bonus_gamma, rewards.take_apart().astype(np.float32)
+        bonuses.values = self._values(rollout_buffer.observations)
+        bonuses.advantages = np.zeros_like(bonuses.values)
+        dones = np.asarray(self._last_episode_starts)
+        if not self.bonus_episodic:
+            bonuses.episode_starts, dones = np.zeros_like(bonuses.episode_starts), np.zeros_like(dones)
+        last = torch.as_tensor(self._values(np.asarray(self._last_obs)[None]))
+        bonuses.compute_returns_and_advantage(last, dones)
+        rollout_buffer.advantages += bonuses.advantages
+        self._bonus_returns = bonuses.returns
         return True
 
     def train(self) -> None:
@@ -104,10 +101,13 @@ class CuriousPPO(PPO):
         self.logger.record("train/bonus_value_loss", float(np.mean(losses)))
 
     def _values(self, observations: np.ndarray) -> np.ndarray:
-        """Values of bonuses, ``float64[T * B]``, of observations ``[T, B, ...]``."""
-        flat = observations.reshape(-1, *observations.shape[2:])
+        """Values of bonuses, ``float32[T, B]``, of observations ``[T, B, ...]``."""
+        flat = obs_as_tensor(observations.reshape(-1, *observations.shape[2:]), self.device)
         with torch.no_grad():
-            return self.bonus_policy.predict_values(obs_as_tensor(flat, self.device)).flatten().double().cpu().numpy()
+            return self.bonus_policy.predict_values(flat).cpu().numpy().reshape(observations.shape[:2])
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_bonus_returns"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         states, variables = super()._get_torch_save_params()

@@ -10,7 +10,7 @@ from torch import Tensor
 from astray.agents.curiosity import Weight
 from astray.agents.dynamics import InverseFeatures
 from astray.agents.embedding import Embed
-from astray.agents.networks import ScaledCuriosity, require_positive
+from astray.agents.networks import ScaledCuriosity, require_positive, where_begun
 from astray.agents.transitions import Transitions
 
 
@@ -83,7 +83,7 @@ class E3B(ScaledCuriosity, InverseFeatures):
 
     def observe(self, transitions: Transitions) -> None:
         """Updates C and the statistics."""
-        rows, new = _where(transitions)
+        rows, new = where_begun(transitions)
         starts, turned, bonuses = self.recalled(transitions, self._directions)
         self.scale.observe(transitions.environments, bonuses.numpy())
         # (C + phi phi^T)^-1 = C^-1 - C^-1 phi phi^T C^-1 / (1 + phi^T C^-1 phi), by Sherman and Morrison, 1950
@@ -100,7 +100,7 @@ class E3B(ScaledCuriosity, InverseFeatures):
         self.inverses.addcmul_(every[:, :, None], every[:, None], value=-1)
 
     def _directions(self, transitions: Transitions) -> "Directions":
-        rows, new = _where(transitions)
+        rows, new = where_begun(transitions)
         features = self._features(transitions.next_observations)
         starts = self._features(transitions.observations[new.numpy()])
         every = torch.zeros(self.num_envs, 1, self.features, dtype=torch.float64)
@@ -112,8 +112,3 @@ class E3B(ScaledCuriosity, InverseFeatures):
 
     def _features(self, observations: np.ndarray) -> Tensor:
         return self.encoded(observations).double()
-
-
-def _where(transitions: Transitions) -> tuple[Tensor, Tensor]:
-    """The environments, and which of the steps begin an episode."""
-    return torch.as_tensor(transitions.environments), torch.as_tensor(transitions.steps == 0)

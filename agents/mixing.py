@@ -267,12 +267,14 @@ def bound(reward: Reward, names: Sequence[str]) -> Callable[[Transitions], np.nd
         names: of goals and events.
 
     Raises:
-        InputError: the expression cannot be parsed.
+        InputError: the expression cannot be parsed, or it is neither.
     """
     if isinstance(reward, Composed):
         return reward.bind(names)
     if callable(reward):
         return reward
+    if not isinstance(reward, str):
+        raise InputError(f"extrinsic={reward!r} must be an expression such as 'world - 0.01*step', or a function")
     expression = parse_reward(reward, ("world", "step", *names))
     return lambda transitions: expression(transitions.happened)
 

@@ -205,6 +205,11 @@ class LearnedCuriosity(Curiosity):
         return torch.as_tensor(self.act.numbers(transitions.actions))
 
 
+def where_begun(transitions: Transitions) -> tuple[Tensor, Tensor]:
+    """The environments of steps, ``int64[B]``, and which of the steps begin an episode, ``bool[B]``."""
+    return torch.as_tensor(transitions.environments), torch.as_tensor(transitions.steps == 0)
+
+
 class ReturnScale:
     """The running spread of discounted sums of bonuses, by which a bonus is divided.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from astray.agents.curiosity import Weight
 from astray.agents.dynamics import InverseFeatures
 from astray.agents.embedding import Embed
-from astray.agents.networks import require_positive
+from astray.agents.networks import require_positive, where_begun
 from astray.agents.transitions import Transitions
 
 EPSILON = 1e-4
@@ -101,7 +101,7 @@ class PseudoCounts(InverseFeatures):
         distances = neighbours.squared[neighbours.squared.isfinite()]
         self.distance_sum += distances.double().sum().item()
         self.distance_count += distances.numel()
-        rows, new = _where(transitions)
+        rows, new = where_begun(transitions)
         self.known[rows[new], 0] = neighbours.start[new]
         self.count[rows[new]] = 1
         places = self.count[rows] % self.memory
@@ -111,7 +111,7 @@ class PseudoCounts(InverseFeatures):
         self.count[rows] += 1
 
     def _neighbours(self, transitions: Transitions) -> Neighbours:
-        rows, new = _where(transitions)
+        rows, new = where_begun(transitions)
         features = self.encoded(transitions.next_observations)
         start = torch.zeros_like(features)
         start[new] = self.encoded(transitions.observations[new.numpy()])
@@ -123,8 +123,3 @@ class PseudoCounts(InverseFeatures):
         apart[torch.arange(known.shape[1]) >= count[:, None]] = torch.inf
         squared = apart.topk(min(self.k, known.shape[1]), largest=False).values
         return Neighbours(features, start, squared)
-
-
-def _where(transitions: Transitions) -> tuple[Tensor, Tensor]:
-    """The environments, and which of the steps begin an episode."""
-    return torch.as_tensor(transitions.environments), torch.as_tensor(transitions.steps == 0)

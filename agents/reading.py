@@ -1,7 +1,6 @@
 """Observations and actions of any Gymnasium space as numbers, texts and keys, for rewards and curiosity modules."""
 
 import zlib
-from collections.abc import Mapping
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -21,7 +20,7 @@ SMALLEST_IMAGE = 36
 
 
 def as_rows(observations: Any, space: spaces.Space) -> np.ndarray:
-    """Observations of B environments as one array: itself, or the parts of a dict or tuple, one after another.
+    """Observations of B environments as one array ``[B, ...]``: itself, or the parts of a dict or tuple in a row.
 
     Args:
         observations: as a ``VecEnv`` gives them.
@@ -29,10 +28,9 @@ def as_rows(observations: Any, space: spaces.Space) -> np.ndarray:
     """
     if isinstance(observations, np.ndarray):
         return observations
-    if isinstance(space, TextChoices):
-        parts = [observations[key] for key in TextChoices.KEYS]
-    else:
-        parts = list(observations.values() if isinstance(observations, Mapping) else observations)
+    parts = observations
+    if isinstance(space, spaces.Dict):  # in the space's order: environments may tell the parts in any
+        parts = [observations[key] for key in (TextChoices.KEYS if isinstance(space, TextChoices) else space)]
     return np.concatenate([np.asarray(part).reshape(len(part), -1) for part in parts], axis=1)
 
 
@@ -89,12 +87,10 @@ class ActionReader:
 
     Attributes:
         size: how many numbers an action is.
-        discrete: whether it is one of a few.
     """
 
     def __init__(self, space: spaces.Space):
         self.space = space
-        self.discrete = isinstance(space, spaces.Discrete)
         self.size = int(spaces.flatdim(space))
 
     def numbers(self, actions: np.ndarray) -> np.ndarray:
@@ -153,7 +149,7 @@ def _counts(space: spaces.Space) -> bool:
 
 @lru_cache(maxsize=8)
 def _multipliers(length: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 2**64, length, np.uint64, endpoint=False)
+    return np.random.default_rng(0).integers(0, 2**64, length, np.uint64)
 
 
 @lru_cache(maxsize=65_536)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
@@ -20,18 +21,34 @@ class RelabelledReplayBuffer(ReplayBuffer):
     stay as they were.
 
     Args:
-        *args: as for ``ReplayBuffer``.
+        buffer_size: as for ``ReplayBuffer``.
+        observation_space: of the environments.
+        action_space: of the environments.
         rewards: of the environments that are trained on.
         **kwargs: as for ``ReplayBuffer``; not ``optimize_memory_usage``, which loses last observations.
 
     Raises:
-        InputError: observations are dicts, or memory usage is to be optimised.
+        InputError: observations are dicts, or others than the modules see (Stable-Baselines3 puts the channels of
+            images first), or memory usage is to be optimised.
     """
 
-    def __init__(self, *args: Any, rewards: Rewards, **kwargs: Any):
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        *,
+        rewards: Rewards,
+        **kwargs: Any,
+    ):
         if kwargs.get("optimize_memory_usage"):
             raise InputError("optimize_memory_usage=True loses the last observations of episodes, which bonuses need")
-        super().__init__(*args, **kwargs)
+        if isinstance(observation_space, spaces.Dict) or observation_space != rewards.observation_space:
+            raise InputError(
+                f"observations={observation_space} must be one array, and what the modules see: "
+                f"{rewards.observation_space}"
+            )
+        super().__init__(buffer_size, observation_space, action_space, **kwargs)
         self.rewards_of = rewards
         self.fixed = np.zeros((self.buffer_size, self.n_envs))
 

@@ -110,7 +110,10 @@ def steps() -> list[Transitions]:
     rng = np.random.default_rng(0)
     for _ in range(LENGTH):
         stack.step(rng.integers(envs.action_space.n, size=ENVS))  # pyright: ignore[reportAttributeAccessIssue]
-    flat = lambda planes: planes.reshape(ENVS, -1).astype(np.float32)  # noqa: E731
+
+    def flat(planes: np.ndarray) -> np.ndarray:
+        return planes.reshape(ENVS, -1).astype(np.float32)
+
     return [
         Transitions(**vars(each) | {name: flat(getattr(each, name)) for name in ("observations", "next_observations")})
         for each in seen

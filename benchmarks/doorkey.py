@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
-import minigrid  # noqa: F401 (registers the ids)
+import minigrid
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -25,21 +25,13 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
-from astray.agents import ICM, RND, Curiosity, EpisodicCounts, LifelongCounts, with_rewards
+from astray.agents import ICM, MLP_PPO, RND, Curiosity, EpisodicCounts, LifelongCounts, with_rewards
 
+gym.register_envs(minigrid)
 ENVS, SOLVED, EPISODES = 16, 0.9, 100
 KINDS = (11, 6, 3)
 """How many objects, colours and states MiniGrid tells of a cell."""
-PPO_SETTINGS: dict[str, Any] = dict(
-    n_steps=512,
-    batch_size=512,
-    n_epochs=4,
-    learning_rate=5e-4,
-    gamma=0.99,
-    ent_coef=0.01,
-    policy_kwargs=dict(net_arch=[128, 128]),
-    device="cpu",
-)
+SETTINGS = MLP_PPO | dict(n_steps=512, batch_size=512, learning_rate=5e-4, gamma=0.99)
 BONUSES: dict[str, Callable[..., Curiosity] | None] = {
     "none": None,
     "episodic counts": partial(EpisodicCounts, weight=0.005),
@@ -79,7 +71,7 @@ def steps_until_solved(size: int, make: Callable[..., Curiosity] | None, seed: i
     name = f"MiniGrid-DoorKey-{size}x{size}-v0"
     envs: Any = make_vec_env(name, ENVS, seed=10_000 * (seed + 1), wrapper_class=OneHot)
     envs = with_rewards(envs, intrinsic={"bonus": make(seed=seed)}) if make else envs
-    model = PPO("MlpPolicy", envs, seed=seed, **PPO_SETTINGS)
+    model = PPO("MlpPolicy", envs, seed=seed, **SETTINGS)
     model.learn(steps, callback=UntilSolved())
     return model.num_timesteps if model.num_timesteps < steps else None
 

@@ -15,8 +15,9 @@ from functools import partial
 
 import numpy as np
 
-from astray.agents import E3B, ICM, MLP_PPO, RND, LifelongCounts
-from astray.experiments.study import Arm, Study
+from astray.agents import E3B, ICM, RND, LifelongCounts
+from astray.experiments.cheese_corner import MLP
+from astray.experiments.study import Study
 
 NOISE_PLANES = 8
 
@@ -26,16 +27,13 @@ def without_noise(planes: np.ndarray) -> np.ndarray:
     return planes[:, :-NOISE_PLANES]
 
 
-ALONE = Arm(
+ALONE = replace(
+    MLP,
     name="sparse, reward alone",
-    policy="mlp",
-    settings=MLP_PPO | {"target_kl": 0.02},  # without it, some that had found the exit lose it again
-    observation="planes",
-    num_envs=128,
+    settings=MLP.settings | {"target_kl": 0.02},  # without it, some that had found the exit lose it again
     steps=307_200,
     test_every=53_248,
     train_shifts=(0.0,),
-    seeds=5,
     arguments={"num_levels": 1},
 )
 COUNTS = partial(LifelongCounts, weight=0.3)

@@ -8,19 +8,17 @@ beside an agent that begins there from scratch.
 from dataclasses import replace
 from functools import partial
 
-from astray.agents import MLP_PPO, RND
-from astray.experiments.study import Arm, Study
+from astray.agents import RND
+from astray.experiments.cheese_corner import MLP
+from astray.experiments.study import Study
 
-EXPLORER = Arm(
+EXPLORER = replace(
+    MLP,
     name="explorer, never paid",
-    policy="mlp",
-    settings=MLP_PPO,
     observation="egocentric",
-    num_envs=128,
     steps=204_800,
     test_every=40_960,
     train_shifts=(0.0,),
-    seeds=5,
     extrinsic="0*step",
     intrinsic={"rnd": partial(RND, weight=0.3)},
 )

@@ -308,11 +308,12 @@ def _processes(
         forkserver.ensure_running()
         signal.signal(signal.SIGINT, heard)
     queue = list(cells.items())
+    before = {name: _begins_with(study, cell) for name, cell in queue}
     running: dict[str, tuple[Any, Connection]] = {}
     try:
         while queue or running:
             waiting = {name for name, _ in queue} | running.keys()
-            ready = [each for each in queue if not (each[1] and _begins_with(study, each[1]) in waiting)]
+            ready = [(name, cell) for name, cell in queue if before[name] not in waiting]
             for name, cell in ready[: jobs - len(running)]:
                 queue.remove((name, cell))
                 ours, theirs = context.Pipe(duplex=False)
@@ -341,9 +342,9 @@ def _processes(
             process.join()
 
 
-def _begins_with(study: Study, cell: Cell) -> str | None:
+def _begins_with(study: Study, cell: Cell | None) -> str | None:
     """The name of the cell that has to be finished before a cell begins."""
-    before = study.beginning(cell)
+    before = cell and study.beginning(cell)
     return before.name if before else None
 
 

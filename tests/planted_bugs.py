@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
@@ -58,7 +59,11 @@ class LossOfEveryNumber(ICM):
 
 class PerNumber(ActionReader):
     def loss(self, predicted, actions):
-        return super().loss(predicted, actions) if self.discrete else (predicted - torch.as_tensor(actions)).square()
+        return (
+            super().loss(predicted, actions)
+            if isinstance(self.space, spaces.Discrete)
+            else (predicted - torch.as_tensor(actions)).square()
+        )
 
 
 class WritesIntoSteps(LifelongCounts):

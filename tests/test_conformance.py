@@ -154,8 +154,7 @@ def test_a_bug_of_a_stack_is_caught(bug):
 
 
 def test_the_stack_that_the_bugs_are_planted_in_has_none():
-    for one in TRAINING_CHECKS:
-        one(Subject(EpisodicCounts, PLANES, stacked()))
+    assert [one(Subject(EpisodicCounts, PLANES, stacked())) for one in TRAINING_CHECKS] == [None] * len(TRAINING_CHECKS)
 
 
 # ---------------------------------------------------------------- what cannot occur here

@@ -6,6 +6,7 @@ import torch
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import made_up
 from stable_baselines3 import PPO
 
 from astray.agents import RND, EpisodicCounts, LifelongCounts, Transitions, vec_env, with_rewards
@@ -43,24 +44,9 @@ ACTIONS = {
 }
 
 
-def steps(before, after, step=0, actions=None, environments=None):
+def steps(before, after, step=0, actions=None, **more):
     """Steps from observations to others, one in each environment."""
-    before, after = np.asarray(before), np.asarray(after)
-    count = len(after)
-    no = np.zeros(count, bool)
-    return Transitions(
-        observations=before,
-        actions=np.zeros(count, int) if actions is None else np.asarray(actions),
-        next_observations=after,
-        terminated=no,
-        truncated=no,
-        rewards=np.zeros(count),
-        happened={},
-        ever={},
-        environments=np.arange(count) if environments is None else np.asarray(environments),
-        episodes=np.zeros(count, int),
-        steps=np.broadcast_to(step, count).copy(),
-    )
+    return made_up(before, after, actions, steps=np.full(len(after), step), **more)
 
 
 def sampled(observation_space, action_space, count, step=0, seed=0):

@@ -10,17 +10,17 @@ import torch
 from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import made_up
 from stable_baselines3 import A2C, DQN, PPO
-from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.logger import KVWriter, Logger, configure
+from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
 from astray.agents import (
     RND,
     Annealed,
     Curiosity,
-    CuriousPPO,
     EpisodicCounts,
     LifelongCounts,
     LogRewards,
@@ -46,26 +46,6 @@ def on_level(level=LEVEL, **rewards):
     world.set_levels(world.parse_level(level))
     envs.rewards.started(world.observe())
     return envs
-
-
-def arrivals(observations, steps=None, **more):
-    """Steps that lead to observations, each in an environment of its own."""
-    count = len(observations)
-    numbers, no = np.arange(count), np.zeros(count, bool)
-    fields = dict(
-        observations=np.zeros_like(observations),
-        actions=np.zeros(count, int),
-        next_observations=observations,
-        terminated=no,
-        truncated=no,
-        rewards=np.zeros(count),
-        happened={},
-        ever={},
-        environments=numbers,
-        episodes=np.zeros(count, int),
-        steps=np.zeros(count, int) if steps is None else steps,
-    )
-    return Transitions(**fields | more)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +161,7 @@ def test_rnd_fades_where_it_was_and_not_elsewhere():
     def at(cells):
         planes = np.zeros((len(cells), 25), np.uint8)
         planes[np.arange(len(cells)), cells] = 1
-        return arrivals(planes)
+        return made_up(planes, planes)
 
     module.setup(spaces.Box(0, 1, (25,), np.uint8), spaces.Discrete(4), 25)
     for _ in range(300):
@@ -295,6 +275,36 @@ def test_all_components_reach_the_logger():
     assert told["rewards/extrinsic"] == -1 and told["rewards/one"] == 0.25 and told["rewards/total"] == -0.75
 
 
+class Unsorted(gym.Env):
+    """Tells the parts of its observation in another order than its space."""
+
+    observation_space = spaces.Dict(a=spaces.Box(0, 9, (1,), np.float32), b=spaces.Box(0, 9, (2,), np.float32))
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return self.told(), {}
+
+    def told(self):
+        return {"b": np.array([5, 6], np.float32), "a": np.array([self.steps], np.float32)}
+
+    def step(self, action):
+        self.steps += 1
+        return self.told(), 0.0, self.steps == 2, False, {}
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_the_last_of_dict_observations_has_its_parts_in_the_same_order(single):
+    seen = []
+    pay = lambda transitions: seen.append(transitions) or transitions.rewards  # noqa: E731
+    envs = RewardWrapper(Unsorted(), pay) if single else with_rewards(make_vec_env(Unsorted, 1), pay)
+    envs.reset()
+    for _ in range(2):
+        envs.step(1 if single else np.ones(1, int))
+    assert [step.next_observations.tolist() for step in seen] == [[[1, 5, 6]], [[2, 5, 6]]]
+    assert seen[0].observations.tolist() == [[0, 5, 6]] and seen[1].terminated[0]
+
+
 def test_dict_observations_reach_modules_as_rows():
     class Both(gym.ObservationWrapper):
         def __init__(self):
@@ -308,68 +318,6 @@ def test_dict_observations_reach_modules_as_rows():
     envs = with_rewards(make_vec_env(Both, 2, seed=0), intrinsic={"rnd": RND(), "counts": EpisodicCounts()})
     assert PPO("MultiInputPolicy", envs, n_steps=64, device="cpu", seed=0).learn(256)
     assert envs.rewards._observations.shape == (2, 5)
-
-
-class Watched(CuriousPPO):
-    """Keeps its rollout as it is before the update."""
-
-    def train(self):
-        buffer, last = self.rollout_buffer, self._last_obs
-        kept = {name: getattr(buffer, name).copy() for name in ("advantages", "rewards", "values", "episode_starts")}
-        with torch.no_grad():
-            kept["last value"] = self.policy.predict_values(torch.as_tensor(last)).numpy()[:, 0]
-            flat = torch.as_tensor(np.concatenate([buffer.observations, last[None]])).flatten(0, 1)
-            kept["second"] = self.bonus_policy.predict_values(flat).numpy().reshape(-1, 3)
-        kept["over"] = self._last_episode_starts.copy()
-        self.kept = {name: np.asarray(value, np.float64) for name, value in kept.items()}
-        super().train()
-
-
-def small_ppo(bonus, **arguments):
-    """A rollout of ``CuriousPPO`` with a module apart, and the bonuses paid."""
-    envs = with_rewards(vec_env("cheese-corner", 3, observation="planes"), intrinsic={"it": bonus}, apart=["it"])
-    bonuses = []
-
-    class Keep(BaseCallback):
-        def _on_step(self):
-            bonuses.append([info["rewards"]["it"] for info in self.locals["infos"]])
-            return all(info["rewards"]["total"] == info["rewards"]["world"] for info in self.locals["infos"])
-
-    model = Watched("MlpPolicy", envs, n_steps=32, batch_size=48, seed=0, device="cpu", **arguments)
-    model.set_logger(configure(None, []))
-    model.learn(96, callback=Keep())
-    return model, np.array(bonuses)
-
-
-@pytest.mark.parametrize("episodic", [False, True])
-def test_a_second_value_function_gives_bonuses_advantages_of_their_own(episodic):
-    model, bonuses = small_ppo(LifelongCounts(0.5), bonus_gamma=0.9, bonus_episodic=episodic)
-    kept = model.kept
-
-    def advantages(rewards, values, gamma, ends):
-        found, follows = np.zeros_like(rewards), 0.0
-        for t in reversed(range(len(rewards))):
-            goes_on = 1 - ends[t + 1]
-            error = rewards[t] + gamma * goes_on * values[t + 1] - values[t]
-            found[t] = follows = error + gamma * 0.95 * goes_on * follows
-        return found
-
-    ends = np.concatenate([kept["episode_starts"], kept["over"][None]])
-    assert ends[1:].sum() > 3
-    values = np.concatenate([kept["values"], kept["last value"][None]])
-    of_rewards = advantages(kept["rewards"], values, 0.99, ends)
-    of_bonuses = advantages(bonuses, kept["second"], 0.9, ends if episodic else 0 * ends)
-    np.testing.assert_allclose(kept["advantages"], of_rewards + of_bonuses, atol=1e-5)
-    assert np.abs(of_bonuses).mean() > 0.1
-    assert model.logger.name_to_value["train/bonus_value_loss"] > 0
-
-
-def test_the_second_value_function_is_saved(tmp_path):
-    model, _ = small_ppo(LifelongCounts())
-    model.save(tmp_path / "model", exclude=["kept"])
-    loaded = CuriousPPO.load(tmp_path / "model")
-    for mine, other in zip(model.bonus_policy.parameters(), loaded.bonus_policy.parameters(), strict=True):
-        assert torch.equal(mine, other)
 
 
 def test_bonuses_in_a_replay_buffer_are_those_of_now():
@@ -388,6 +336,21 @@ def test_bonuses_in_a_replay_buffer_are_those_of_now():
         now[key] = now.get(key, counts[key]) + 1
         episodic = 2 * (reward + 0.25 - now[key] ** -0.5)
         assert min(abs(episodic - n**-0.5) for n in range(1, 20)) < 1e-5
+
+
+class Picture(gym.Env):
+    """Shows a picture with its channels last."""
+
+    observation_space = spaces.Box(0, 255, (36, 40, 3), np.uint8)
+    action_space = spaces.Discrete(2)
+
+
+@pytest.mark.parametrize(("env", "policy"), [(Picture, "CnnPolicy"), (Unsorted, "MultiInputPolicy")])
+def test_a_replay_buffer_of_other_observations_than_modules_see_is_refused(env, policy):
+    envs = with_rewards(make_vec_env(env, 1), intrinsic={"rnd": RND()})  # around it, channels are put first
+    buffer = {"replay_buffer_class": RelabelledReplayBuffer, "replay_buffer_kwargs": {"rewards": envs.rewards}}
+    with pytest.raises(ValueError, match="must be one array, and what the modules see"):
+        DQN(policy, envs, buffer_size=10, **buffer)
 
 
 def test_rewards_that_are_no_numbers_name_environment_and_step():
@@ -420,6 +383,8 @@ def test_wrong_order_and_modules_used_twice_are_refused():
         with_rewards(vec_env(WORLD, 2), intrinsic=dict.fromkeys("ab", RND()))
     with pytest.raises(ValueError, match="cannot be called 'world'"):
         with_rewards(vec_env(WORLD, 2), intrinsic={"world": RND()})
+    with pytest.raises(ValueError, match="extrinsic=5 must be an expression"):
+        with_rewards(vec_env(WORLD, 2), extrinsic=5)
     with pytest.raises(ValueError, match=r"apart=\['rnd'\]: no module"):
         with_rewards(vec_env(WORLD, 2), apart=["rnd"])
     with pytest.raises(ValueError, match="name all modules in one"):
@@ -430,8 +395,6 @@ def test_wrong_order_and_modules_used_twice_are_refused():
         model.learn(64, callback=[EvalCallback(watched), LogRewards()])
     with pytest.raises(ValueError, match="needs environments from with_rewards"):
         PPO("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu").learn(64, callback=LogRewards())
-    with pytest.raises(ValueError, match="apart="):
-        CuriousPPO("MlpPolicy", envs, n_steps=64, device="cpu").learn(64)
 
 
 def test_normalised_environments_around_the_stack_reach_dqn():
