@@ -43,7 +43,7 @@ class LanguageFeatures(BaseFeaturesExtractor):
         language_model = LanguageModel.load(model, dtype)
         super().__init__(observation_space, language_model.width)
         self._instruction = observation_space.instruction if instruction is None else instruction
-        # in a list, so that it is no module of this one: neither moved, nor trained, nor saved
+        # in a list, so that it is no module of this one: neither trained nor saved
         self._language_models = [language_model]
         self._features: dict[bytes, Tensor] = {}
         self.norm = nn.LayerNorm(language_model.width)
@@ -54,10 +54,11 @@ class LanguageFeatures(BaseFeaturesExtractor):
         if len(self._features) > REMEMBERED:
             self._features.clear()
         if missing := [row for row in dict.fromkeys(rows) if row not in self._features]:
-            self._features.update(zip(missing, self._read(missing), strict=True))
+            self._features.update(zip(missing, self._read(missing, observations.device), strict=True))
         return self.norm(torch.stack([self._features[row] for row in rows]).to(observations.device))
 
-    def _read(self, rows: Sequence[bytes]) -> Tensor:
+    def _read(self, rows: Sequence[bytes], device: torch.device) -> Tensor:
         (language_model,) = self._language_models
+        nn.Module.to(language_model.model, device)
         texts = decode(np.stack([np.frombuffer(row, np.uint8) for row in rows]))
         return language_model.embed([language_model.prompt(self._instruction, text) for text in texts])

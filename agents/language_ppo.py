@@ -143,8 +143,8 @@ class LanguagePPO(PPO):
             share = len(chosen) / len(advantages)
             means = self._losses(group._replace(advantages=(group.advantages - mean) / spread), chosen)
             (share * means["loss"]).backward()
-            for name, value in means.items():
-                record[name] = record.get(name, 0.0) + share * value.item()
+            for name, value in zip(means, torch.stack(list(means.values())).tolist(), strict=True):
+                record[name] = record.get(name, 0.0) + share * value
         if self.target_kl is not None and record["approx_kl"] > 1.5 * self.target_kl:
             return record | {"stopped": 1.0}
         trained = [weight for group in self.policy.optimizer.param_groups for weight in group["params"]]

@@ -59,7 +59,7 @@ class Scorer:
         parts = cut(body, trunk_layers) if trunk_layers else None
         self._trunk = Trunk(parts[0], trunk_bytes) if parts else None
         self._top: PreTrainedModel = parts[1] if parts else body
-        self._prefix: tuple[Tokens, int, DynamicCache] | None = None
+        self._prefix: tuple[tuple[Tokens, int, torch.device], DynamicCache] | None = None
 
     def __call__(
         self, prompts: Sequence[Tokens], candidates: Sequence[tuple[Tokens, ...]], prefix: Tokens = ()
@@ -116,15 +116,15 @@ class Scorer:
         return edges.split(widths), states[torch.from_numpy(roots).to(device)]
 
     def prefix_cache(self, prefix: Tokens) -> DynamicCache:
-        """Keys and values of the prefix above the trunk; without gradients, kept until a weight changes."""
-        version = weights_version(self._top)
-        if not torch.is_grad_enabled() and self._prefix is not None and self._prefix[:2] == (prefix, version):
-            return self._prefix[2]
+        """Keys and values of the prefix above the trunk; without gradients, kept until a weight changes or moves."""
+        key = (prefix, weights_version(self._top), self._top.device)
+        if not torch.is_grad_enabled() and self._prefix is not None and self._prefix[0] == key:
+            return self._prefix[1]
         cache = DynamicCache()
         inputs = torch.tensor([prefix]) if self._trunk is None else self._trunk.prefix(prefix)[0]
         run(self._top, [Row(prefix, (), trie(()), 0)], inputs, cache)
         if not torch.is_grad_enabled():
-            self._prefix = (prefix, version, cache)
+            self._prefix = (key, cache)
         return cache
 
 
@@ -196,10 +196,10 @@ def make_scorer(model: PreTrainedModel, trunk_layers: int = 0) -> Scorer | Plain
 def normalize(
     edges: Tensor, candidates: tuple[Tokens, ...], texts: Sequence[str], normalization: Normalization
 ) -> Tensor:
-    """Scores of candidates, ``float32[candidates]``, from the log-probabilities of their trie's edges.
+    """Scores of candidates, ``float32[..., candidates]``, from the log-probabilities of their trie's edges.
 
     Args:
-        edges: ``float32[edges]``.
+        edges: ``float32[..., edges]``, after one prompt or after several with the same candidates.
         candidates: their tokens.
         texts: their texts.
         normalization: see ``Normalization``.
@@ -208,16 +208,17 @@ def normalize(
         InputError: there is no such normalization.
     """
     choose("normalization", normalization, get_args(Normalization))
-    tree, device = trie(candidates), edges.device
+    tree, device, batch = trie(candidates), edges.device, edges.shape[:-1]
     if normalization == "trie":
         nodes = torch.from_numpy(tree.edge_nodes).to(device)
         count = 1 + len(tree.tokens)
-        top = edges.new_full((count,), -torch.inf).scatter_reduce(0, nodes, edges.detach(), "amax")[nodes]
-        shares = edges.new_zeros(count).index_add(0, nodes, (edges - top).exp())
-        edges = edges - top - shares[nodes].log()
+        lowest = edges.new_full((*batch, count), -torch.inf)
+        top = lowest.scatter_reduce(-1, nodes.expand(edges.shape), edges.detach(), "amax")[..., nodes]
+        shares = edges.new_zeros(*batch, count).index_add(-1, nodes, (edges - top).exp())
+        edges = edges - top - shares[..., nodes].log()
     owners = torch.from_numpy(tree.path_candidates).to(device)
     paths = torch.from_numpy(tree.path_edges).to(device)
-    sums = edges.new_zeros(len(candidates)).index_add(0, owners, edges[paths])
+    sums = edges.new_zeros(*batch, len(candidates)).index_add(-1, owners, edges[..., paths])
     if normalization == "token":
         return sums / torch.tensor([len(tokens) for tokens in candidates], device=device)
     if normalization == "word":

@@ -28,11 +28,13 @@ class Trunk:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._rows: OrderedDict[tuple[Tokens, tuple[Tokens, ...], int], Tensor] = OrderedDict()
+        self._device = body.device
         self._prefix: tuple[Tokens, Tensor, DynamicCache] | None = None
 
     @torch.no_grad()
     def __call__(self, row: Row) -> Tensor:
         """The states of a row, ``[row.length, hidden]``."""
+        self._follow()
         key = (row.prompt, row.candidates, row.prefix)
         states = self._rows.get(key)
         if states is None:
@@ -48,8 +50,15 @@ class Trunk:
     @torch.no_grad()
     def prefix(self, tokens: Tokens) -> tuple[Tensor, DynamicCache]:
         """States ``[1, tokens, hidden]``, and keys and values, of the latest prefix."""
+        self._follow()
         if self._prefix is None or self._prefix[0] != tokens:
             cache = DynamicCache()
             states = run(self._body, [Row(tokens, (), trie(()), 0)], torch.tensor([tokens]), cache)
             self._prefix = (tokens, states, cache)
         return self._prefix[1:]
+
+    def _follow(self) -> None:
+        """Forgets what was computed where the layers no longer are."""
+        if self._device != self._body.device:
+            self._device, self._prefix, self._bytes = self._body.device, None, 0
+            self._rows.clear()

@@ -104,6 +104,7 @@ def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, kept: dict
         "numpy": [kind, *numpy_state],
         "python": random.getstate(),
         "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if model.device.type == "cuda" else [],
         "kept": kept,
     }
     tensors: dict[str, torch.Tensor] = {}
@@ -138,6 +139,8 @@ def _restore(folder: Path, model: OnPolicyAlgorithm) -> dict[str, Any]:
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
     return state["kept"]
 
 

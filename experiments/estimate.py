@@ -11,11 +11,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from astray.agents.language_model import faster_dtype
 from astray.experiments.cell import last_tests, make_model
 from astray.experiments.display import duration
 from astray.experiments.evaluation import evaluate
 from astray.experiments.files import write_json
+from astray.experiments.run import language_model_dtype
 from astray.experiments.study import Arm, Cell, Study
 
 ROLLOUTS = 2
@@ -47,7 +47,7 @@ def estimates(study: Study) -> Iterator[Estimate]:
         cell = Cell(arm, arm.train_shifts[0], 0)
         arguments = study.arguments | arm.arguments
         with TemporaryDirectory() as folder:
-            write_json(Path(folder) / "environment.json", {"language_model_dtype": str(faster_dtype())[6:]})
+            write_json(Path(folder) / "environment.json", {"language_model_dtype": language_model_dtype(study)})
             model = make_model(study, cell, Path(folder))
             rollout = model.n_steps * model.n_envs
             start = time.monotonic()

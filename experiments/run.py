@@ -190,12 +190,21 @@ def _begin(study: Study, folder: Path, source: str | None, weights: dict[str, st
         print(f"this run goes on under other circumstances than before ({where})", file=sys.stderr)
         now |= {name: value for name, value in first.items() if name not in now}  # measured once, and kept
     else:
-        dtype = str(faster_dtype()).removeprefix("torch.")
-        now |= {"torch_threads": 1, "language_model_dtype": dtype, "language_model_weights": weights}
+        now |= {
+            "torch_threads": 1,
+            "language_model_dtype": language_model_dtype(study),
+            "language_model_weights": weights,
+        }
     name = f"environment-{len(environments) + 1}.json" if environments else "environment.json"
     write_json(folder / name, now)
     sums.register(folder, [folder / name])
     return finished
+
+
+def language_model_dtype(study: Study) -> str:
+    """The dtype that language models are trained in: what their device multiplies faster, measured."""
+    devices = [arm.settings.get("device", "cpu") for arm in study.arms if arm.language_model]
+    return str(faster_dtype(devices[0] if devices else "cpu")).removeprefix("torch.")
 
 
 def _run_cells(study: Study, folder: Path, jobs: int, source: str | None, finished: set[str]) -> None:

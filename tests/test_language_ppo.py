@@ -299,7 +299,7 @@ def test_persona_comes_before_the_instruction(tiny):
 
 def test_only_language_policies(tiny):
     with pytest.raises(ValueError, match="must be a LanguagePolicy"):
-        LanguagePPO("MlpPolicy", "CartPole-v1")
+        LanguagePPO("MlpPolicy", "CartPole-v1", device="cpu")
     for wrong, said in (({"micro_batch_size": 0}, "micro_batch_size=0"), ({"base_kl_coef": -1}, "base_kl_coef=-1")):
         with pytest.raises(ValueError, match=said):
             make(LanguagePPO, tiny, **wrong)

@@ -53,7 +53,7 @@ def test_features_are_what_the_model_makes_of_the_text(tiny):
     expected = model.embed([model.prompt(INSTRUCTION, text) for text in [*WEATHER, WEATHER[0]]])
     asked = []
     read = extractor._read
-    extractor._read = lambda rows: asked.append(len(rows)) or read(rows)
+    extractor._read = lambda rows, device: asked.append(len(rows)) or read(rows, device)
     for _ in range(2):
         torch.testing.assert_close(extractor(rows), extractor.norm(expected))
     assert asked == [2], "each text is read once"
