@@ -47,6 +47,18 @@ def table(columns: list[str], lines: list[list[str]]) -> str:
     return "\n".join([*head, *(f"| {' | '.join(line)} |" for line in lines)])
 
 
+def put(page: Path, parts: dict[str, str]) -> None:
+    """Puts tables between the marks of their names in a page; what has none yet comes last."""
+    text = page.read_text(encoding="utf-8")
+    for name, lines in parts.items():
+        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        if begin not in text:
+            text += f"\n{begin}{end}\n"
+        before, _, rest = text.partition(begin)
+        text = before + begin + lines + end + rest.partition(end)[2]
+    page.write_text(text, encoding="utf-8")
+
+
 def minutes(folder: Path) -> float:
     """What all cells took together."""
     return sum(sum(read_json(path).values()) for path in (folder / "timings").glob("*.json")) / 60
@@ -166,16 +178,8 @@ def main(runs: Path) -> None:
         name: goals(runs / name) for name in ("curiosity-goals", "curiosity-goals-keys") if (runs / name).exists()
     }
     draw({name: points for name, (_, points) in told_of_goals.items()})
-    text = (PAGE.read_text(encoding="utf-8") if PAGE.exists() else "") or "# Curiosity\n"
     parts = {"rooms": rooms(runs / "curiosity-rooms"), "transfer": transfer(runs / "curiosity-transfer")}
-    parts |= {name: lines for name, (lines, _) in told_of_goals.items()}
-    for name, lines in parts.items():
-        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-        if begin not in text:
-            text += f"\n{begin}{end}\n"
-        before, _, rest = text.partition(begin)
-        text = before + begin + lines + end + rest.partition(end)[2]
-    PAGE.write_text(text, encoding="utf-8")
+    put(PAGE, parts | {name: lines for name, (lines, _) in told_of_goals.items()})
     for name in ("curiosity-rooms", "curiosity-transfer", *told_of_goals):
         print(f"{name}: {minutes(runs / name):.1f} minutes of one core")
 
