@@ -17,9 +17,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from astray.agents.trie import Row
 from astray.envs import InputError
 
+KINDS = {"full_attention", "sliding_attention", "global"}
+"""Of attention, which a mask is made for."""
 # What models call what stands beside their layers; one with other names is not cut, which is slower and as exact.
 POSITION_EMBEDDINGS = ("wpe", "embed_positions")
-KINDS = {"full_attention", "sliding_attention", "global"}
 AFTER_LAYERS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "layer_norm", "project_out")
 
 
@@ -139,15 +140,37 @@ def precision(body: PreTrainedModel) -> Iterator[None]:
         yield
 
 
-def weights_version(module: nn.Module) -> int:
-    """A number that changes with every change of a weight in place (optimiser step, ``load_state_dict``).
+class Version:
+    """Called, gives what changes with every change of a module's weights in place, and when they move.
 
-    Adapters that are switched off count as another change.
+    And with which adapters are active, and how strongly. What is written into a weight's ``data`` goes unnoticed.
+
+    Args:
+        module: its parts are listed once, and again when other adapters become active.
     """
-    version = sum(weight._version for weight in module.parameters())
-    # models have a method of the name that a layer's property has
-    off = any(part.disable_adapters for part in module.modules() if isinstance(part, BaseTunerLayer))
-    return ~version if off else version
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+        self._list()
+
+    def __call__(self) -> tuple:
+        """Something to compare."""
+        adapters = self._adapters()
+        if adapters != self._listed:
+            self._list()
+        first = self._weights[0]
+        return sum(weight._version for weight in self._weights), first.dtype, first.device, adapters
+
+    def _list(self) -> None:
+        self._weights = list(self._module.parameters())
+        self._tuned = [part for part in self._module.modules() if isinstance(part, BaseTunerLayer)]
+        self._listed = self._adapters()
+
+    def _adapters(self) -> frozenset[tuple]:
+        return frozenset(
+            (part.disable_adapters, *part.active_adapters, *part.merged_adapters, *getattr(part, "scaling", {}).items())
+            for part in self._tuned
+        )
 
 
 def recomputes(module: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """What a frozen language model makes of texts, as features for any policy of Stable-Baselines3."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from astray.agents.language_model import LanguageModel
+from astray.agents.weights import fingerprint_tensor, require_base
 from astray.envs import InputError
 from astray.envs.text import TextBytes, decode
 
@@ -31,6 +33,8 @@ class LanguageFeatures(BaseFeaturesExtractor):
         InputError: observations are of another kind.
     """
 
+    fingerprint: Tensor
+
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -47,6 +51,7 @@ class LanguageFeatures(BaseFeaturesExtractor):
         self._language_models = [language_model]
         self._features: dict[bytes, Tensor] = {}
         self.norm = nn.LayerNorm(language_model.width)
+        self.register_buffer("fingerprint", fingerprint_tensor(language_model.fingerprint))
 
     def forward(self, observations: Tensor) -> Tensor:
         """Features ``float32[B, features_dim]`` of texts ``[B, max_length]``."""
@@ -55,7 +60,13 @@ class LanguageFeatures(BaseFeaturesExtractor):
             self._features.clear()
         if missing := [row for row in dict.fromkeys(rows) if row not in self._features]:
             self._features.update(zip(missing, self._read(missing, observations.device), strict=True))
-        return self.norm(torch.stack([self._features[row] for row in rows]).to(observations.device))
+        return self.norm(torch.stack([self._features[row].to(observations.device) for row in rows]))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        theirs = state_dict.get(f"{prefix}fingerprint")
+        if theirs is not None:
+            require_base(theirs, self.fingerprint, self._language_models[0].name)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _read(self, rows: Sequence[bytes], device: torch.device) -> Tensor:
         (language_model,) = self._language_models

@@ -1,9 +1,10 @@
 """A language model, and what it is asked: how likely texts are, what comes next, what a text is to it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
-from itertools import pairwise, takewhile
+from itertools import groupby, pairwise, takewhile
+from operator import itemgetter
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +19,9 @@ from astray.agents.scoring import Normalization, PlainScorer, Scorer, make_score
 from astray.agents.trie import Tokens
 from astray.agents.weights import ModelNotFoundError, find, fingerprint, quiet, require_memory
 from astray.envs import InputError
+
+TODAY = "26 Jul 2024"
+"""What day it is to chat templates that ask: a prompt, and so a run, must not depend on when it is made."""
 
 
 class LanguageModel:
@@ -57,27 +61,43 @@ class LanguageModel:
             device: where the weights go.
 
         Raises:
-            ModelNotFoundError: there is no such model, or it has no tokenizer.
-            InputError: it does not fit into the memory that is free.
+            ModelNotFoundError: there is no such model, it has no tokenizer, or some of its weights are not there.
+            InputError: it does not fit into the memory that is free, or ``dtype`` is none.
         """
         folder = find(name)
         digest = fingerprint(folder)
         dtype = dtype or faster_dtype(str(device))
+        if not isinstance(dtype, torch.dtype):
+            raise InputError(f"dtype={dtype!r} must be a torch.dtype, as torch.float32 is")
         require_memory(folder, name, dtype, torch.device(device))
         with quiet():
             try:
                 tokenizer = AutoTokenizer.from_pretrained(folder)
             except (OSError, ValueError) as error:
                 raise ModelNotFoundError(
-                    f"model={name!r}: {str(folder)!r} holds weights, but no tokenizer that transformers can read; "
-                    "tokenizer.save_pretrained(folder) puts one beside them"
+                    f"model={name!r}: {str(folder)!r} holds weights, but no tokenizer that transformers can read "
+                    f"({_first_line(error)}); tokenizer.save_pretrained(folder) puts one beside them"
                 ) from error
-            # plain attention heeds a mask of numbers in every model; on a CPU it is as fast as the fused kernel here
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+            try:
+                # plain attention heeds a mask of numbers in every model; on a CPU it is as fast as the fused kernel
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    folder, dtype=dtype, attn_implementation="eager", output_loading_info=True
+                )
+            except (OSError, ValueError) as error:
+                raise ModelNotFoundError(
+                    f"model={name!r}: {str(folder)!r} holds no causal language model that transformers can load "
+                    f"({_first_line(error)})"
+                ) from error
+        model, told = loaded
+        if lacking := sorted(map(str, (*told["missing_keys"], *told["mismatched_keys"]))):
+            raise ModelNotFoundError(
+                f"model={name!r}: {len(lacking)} weights that its config.json asks for are not in {str(folder)!r} or "
+                f"have another shape, {lacking[0]} among them; transformers would make them up at random"
+            )
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         # not the folder, which PEFT would write into the adapters it saves
-        model.name_or_path = model.config._name_or_path = name
+        model.name_or_path = model.config._name_or_path = str(name)
         model.requires_grad_(False).eval()
         torch.nn.Module.to(model, device)
         return cls(model, tokenizer, name, digest)
@@ -104,11 +124,12 @@ class LanguageModel:
         if self.tokenizer.chat_template is None:
             return f"{instruction}\n{observation}\n"
         chat = [{"role": "system", "content": instruction}, {"role": "user", "content": observation}]
+        how: dict[str, Any] = dict(tokenize=False, add_generation_prompt=True, date_string=TODAY)
         try:
-            return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            return self.tokenizer.apply_chat_template(chat, **how)
         except TemplateError:  # a template without system messages
             chat = [{"role": "user", "content": f"{instruction}\n{observation}"}]
-            return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            return self.tokenizer.apply_chat_template(chat, **how)
 
     def shared_tokens(self, instruction: str) -> Tokens:
         """The tokens that prompts with this instruction begin with, whatever the observation."""
@@ -117,8 +138,12 @@ class LanguageModel:
     def tokens(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids of texts; what the tokenizer puts in front is not put in front of a text that has it."""
         bos = self.tokenizer.bos_token
-        special = bos is None or not texts[0].startswith(bos)
-        return [tuple(ids) for ids in self.tokenizer(list(texts), add_special_tokens=special).input_ids]
+        bare = [bos is None or not text.startswith(bos) for text in texts]
+        return [
+            tuple(ids)
+            for special, part in groupby(zip(texts, bare, strict=True), key=itemgetter(1))
+            for ids in self.tokenizer([text for text, _ in part], add_special_tokens=special).input_ids
+        ]
 
     def encode(self, prompt: str, candidates: Sequence[str]) -> tuple[Tokens, tuple[Tokens, ...]]:
         """Tokens of a prompt, and of each candidate as the exact continuation of it.
@@ -130,6 +155,8 @@ class LanguageModel:
             InputError: there is no candidate, two are the same, one has no tokens or changes the tokens of the prompt,
                 the prompt is empty, or the two do not fit into the context.
         """
+        if isinstance(candidates, str):
+            raise InputError(f"candidates={candidates!r} must be a list of texts, as in [{candidates[:20]!r}]")
         if not candidates:
             raise InputError(f"candidates={list(candidates)}: after each prompt, at least one is needed")
         if twice := next((text for number, text in enumerate(candidates) if text in candidates[:number]), None):
@@ -150,6 +177,8 @@ class LanguageModel:
             first = candidates[rests.index(rests[same])]
             raise InputError(f"candidates {first!r} and {candidates[same]!r} have the same tokens, they must differ")
         if _one_begins_another(rests):
+            if self.tokenizer.eos_token_id is None:
+                raise InputError("one candidate begins another, and the tokenizer has no token that ends the shorter")
             rests = tuple((*rest, self.tokenizer.eos_token_id) for rest in rests)
         longest = max(map(len, rests))
         self._require_room(prompt, start, longest, f"a candidate of {longest}")
@@ -176,12 +205,16 @@ class LanguageModel:
         Raises:
             InputError: see ``encode``; or the model gives a prompt no finite scores.
         """
+        if isinstance(prompts, str):
+            raise InputError(f"prompts={prompts!r} must be a list of texts, as in [{prompts[:20]!r}]")
+        if len(prompts) != len(candidates):
+            raise InputError(f"{len(prompts)} prompts and {len(candidates)} lists of candidates: give one for each")
         pairs = [self.encode(*pair) for pair in zip(prompts, candidates, strict=True)]
         if not pairs:
             return []
         starts = [start for start, _ in pairs]
         scores = self._scorer(starts, [rests for _, rests in pairs], _common_prefix(starts))
-        require_numbers(scores.edges, prompts)
+        require_numbers(scores.edges, prompts.__getitem__)
         return [
             normalize(edges, rests, texts, normalization)
             for edges, (_, rests), texts in zip(scores.edges, pairs, candidates, strict=True)
@@ -242,7 +275,7 @@ class LanguageModel:
             return torch.empty(0, self.width, device=self.model.device)
         # one candidate of one token, which is predicted and never fed
         scores = self._scorer(starts, [((0,),)] * len(starts), _common_prefix(starts))
-        require_numbers(scores.edges, prompts)
+        require_numbers(scores.edges, prompts.__getitem__)
         return scores.hidden.float()
 
     def _starts(self, prompts: Sequence[str], new_tokens: int = 0) -> list[Tokens]:
@@ -280,17 +313,21 @@ def _common_prefix(prompts: Sequence[Tokens]) -> Tokens:
     return first[: min(shared, *(len(prompt) - 1 for prompt in prompts))]
 
 
-def require_numbers(edges: Sequence[Tensor], prompts: Sequence[str]) -> None:
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def require_numbers(edges: Sequence[Tensor], prompt: Callable[[int], str]) -> None:
     """Refuses scores that are not numbers.
 
     Raises:
         InputError: some are NaN; the sentence shows the prompt.
     """
     if torch.cat(tuple(edges)).isnan().any():
-        prompt = next(prompt for row, prompt in zip(edges, prompts, strict=True) if row.isnan().any())
+        first = next(number for number, row in enumerate(edges) if row.isnan().any())
         raise InputError(
-            f"the language model's log-probabilities after the prompt {prompt!r} are NaN: its weights are broken, as "
-            "after a learning rate too high, or its dtype is too narrow"
+            f"the language model's log-probabilities after the prompt {prompt(first)!r} are NaN: its weights are "
+            "broken, as after a learning rate too high, or its dtype is too narrow"
         )
 
 

@@ -49,8 +49,8 @@ class LanguagePPO(PPO):
     def __init__(self, *args: Any, micro_batch_size: int = 16, base_kl_coef: float = 0.0, **kwargs: Any):
         if micro_batch_size < 1:
             raise InputError(f"micro_batch_size={micro_batch_size} must be at least 1")
-        if not base_kl_coef >= 0:
-            raise InputError(f"base_kl_coef={base_kl_coef} must be at least 0")
+        if not 0 <= base_kl_coef < float("inf"):
+            raise InputError(f"base_kl_coef={base_kl_coef} must be a number from 0 on")
         self.micro_batch_size = micro_batch_size
         self.base_kl_coef = base_kl_coef
         self._checked = False
@@ -60,6 +60,9 @@ class LanguagePPO(PPO):
         super()._setup_model()
         if not isinstance(self.policy, LanguagePolicy):
             raise InputError(f"policy={type(self.policy).__name__} must be a LanguagePolicy; PPO trains any other")
+        if self.base_kl_coef:
+            with self.policy.adapters_off():
+                pass  # whether there is a model without them is known now, rather than after a rollout
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         # what the rollout asks for next, one episode at a time: asked for together, it is remembered
@@ -108,8 +111,9 @@ class LanguagePPO(PPO):
             numbers.setdefault(row, []).append(number)
         alike = list(numbers.values())  # in random order, as the samples are
         minibatches = max(1, round(len(samples.actions) / self.batch_size))
-        parts = min(minibatches, max(1, len(alike) // self.micro_batch_size))
-        count = min(len(alike), parts * -(-len(alike) // (parts * self.micro_batch_size)))
+        most = min(self.micro_batch_size, self.batch_size)
+        parts = min(minibatches, max(1, len(alike) // most))
+        count = min(len(alike), parts * -(-len(alike) // (parts * most)))
         groups = [
             _take(samples, [number for i in group for number in alike[i]])
             for group in np.array_split(np.arange(len(alike)), count)
@@ -145,6 +149,11 @@ class LanguagePPO(PPO):
             (share * means["loss"]).backward()
             for name, value in zip(means, torch.stack(list(means.values())).tolist(), strict=True):
                 record[name] = record.get(name, 0.0) + share * value
+        if not np.isfinite(record["loss"]):
+            raise InputError(
+                f"the loss of an update is {record['loss']}, so it was not taken: a reward is not finite, or the "
+                "learning rate is too high"
+            )
         if self.target_kl is not None and record["approx_kl"] > 1.5 * self.target_kl:
             return record | {"stopped": 1.0}
         trained = [weight for group in self.policy.optimizer.param_groups for weight in group["params"]]

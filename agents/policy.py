@@ -17,16 +17,18 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from astray.agents.adapters import adapter_files, load_adapter, unfreeze
-from astray.agents.body import train_layers, weights_version
+from astray.agents.body import Version, train_layers
 from astray.agents.language_model import LanguageModel, require_numbers
-from astray.agents.scoring import Normalization, make_scorer, normalize
+from astray.agents.scoring import Normalization, Scorer, make_scorer, normalize
 from astray.agents.trie import Tokens
+from astray.agents.weights import fingerprint_tensor, require_base
 from astray.envs import InputError, choose
 from astray.envs.text import NamedDiscrete, TextBytes, TextChoices, decode
 
 VALUE_WIDTH = 64
 IMPOSSIBLE = -1e9  # the logit of an action that cannot be chosen: its probability is exactly 0, and no gradient is NaN
 REMEMBERED = 2**16  # observations
+COLDEST = 1e-4  # temperature: divided by less, an unlikely action's logit would come near that of an impossible one
 
 
 class Question(NamedTuple):
@@ -103,8 +105,12 @@ class LanguagePolicy(ActorCriticPolicy):
                 'Discrete (astray.envs.text; the worlds have the former with observation="bytes"), not '
                 f"{observation_space} and {action_space}"
             )
-        if not temperature > 0:
-            raise InputError(f"temperature={temperature!r} must be greater than 0")
+        if not temperature >= COLDEST:
+            raise InputError(f"temperature={temperature!r} must be at least {COLDEST}")
+        if isinstance(observation_space, TextChoices) and observation_space.max_actions > action_space.n:  # pyright: ignore[reportAttributeAccessIssue]
+            raise InputError(
+                f"{observation_space} may offer {observation_space.max_actions} actions, but {action_space} has fewer"
+            )
         if not head_rate > 0:
             raise InputError(f"head_rate={head_rate!r} must be greater than 0")
         choose("normalization", normalization, get_args(Normalization))
@@ -122,7 +128,7 @@ class LanguagePolicy(ActorCriticPolicy):
             gradient_checkpointing=gradient_checkpointing,
         )
         self._scores: dict[bytes, tuple[Tensor, Tensor]] = {}
-        self._scores_version = -1
+        self._scores_version: tuple = ()
         self._base_logits: dict[bytes, Tensor] = {}
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
@@ -148,8 +154,8 @@ class LanguagePolicy(ActorCriticPolicy):
         self.value_net = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, VALUE_WIDTH), nn.Tanh(), nn.Linear(VALUE_WIDTH, 1)
         )
-        fingerprint = torch.frombuffer(bytearray.fromhex(self.language_model.fingerprint), dtype=torch.uint8)
-        self.register_buffer("fingerprint", fingerprint)
+        self.register_buffer("fingerprint", fingerprint_tensor(self.language_model.fingerprint))
+        self._weights_version = Version(self)
         groups = [
             {"params": [weight for weight in self.network.parameters() if weight.requires_grad], "factor": 1.0},
             {"params": list(self.value_net.parameters()), "factor": settings["head_rate"]},
@@ -188,7 +194,7 @@ class LanguagePolicy(ActorCriticPolicy):
         if torch.is_grad_enabled():
             scores = self._compute(distinct)
         else:
-            version = weights_version(self)
+            version = self._weights_version()
             if version != self._scores_version or len(self._scores) > REMEMBERED:
                 self._scores.clear()
                 self._scores_version = version
@@ -202,7 +208,7 @@ class LanguagePolicy(ActorCriticPolicy):
 
     @torch.no_grad()
     def base_logits(self, obs: PyTorchObs) -> Tensor:
-        """Logits ``float32[B, A]`` of the model without its adapters: each distinct observation computed once for all.
+        """Logits ``float32[B, A]`` of the model without its adapters; each distinct observation is computed once.
 
         Raises:
             InputError: the model's own weights are trained (``lora_rank=None``), so that they are no longer known.
@@ -212,7 +218,7 @@ class LanguagePolicy(ActorCriticPolicy):
         if len(self._base_logits) > REMEMBERED:
             self._base_logits.clear()
         if missing := [row for row in distinct if row not in self._base_logits]:
-            with self._adapters_off():
+            with self.adapters_off():
                 scores = self._compute(missing)
             self._base_logits.update((row, logits) for row, (logits, _) in scores.items())
         return torch.stack([self._base_logits[row] for row in distinct])[_index(rows, distinct).to(self.device)]
@@ -241,6 +247,13 @@ class LanguagePolicy(ActorCriticPolicy):
         from which a run may be resumed, and before an evaluation.
         """
         self._scores.clear()
+        self._base_logits.clear()
+
+    def forget(self) -> None:
+        """Forgets all that was computed. Call it after writing into a weight's ``data``, which torch does not count."""
+        self.clear_cache()
+        if isinstance(self._scorer, Scorer):
+            self._scorer.forget()
 
     def save_adapter(self, folder: str | Path) -> None:
         """Writes the adapters as a plain PEFT folder, which ``PeftModel.from_pretrained`` opens.
@@ -251,18 +264,19 @@ class LanguagePolicy(ActorCriticPolicy):
         if not isinstance(self.network, PeftModel):
             raise InputError("this policy has no adapters to save: trained_layers is 0 or lora_rank is None")
         Path(folder).mkdir(parents=True, exist_ok=True)
-        for name, content in adapter_files(self.network).items():
+        for name, content in adapter_files(self.network, self.language_model.fingerprint).items():
             (Path(folder) / name).write_bytes(content)
 
     def load_adapter(self, folder: str | Path) -> None:
         """Goes on from adapters that ``save_adapter`` or PEFT wrote.
 
         Raises:
-            InputError: they belong to another base model, or to other layers or another rank.
+            InputError: they belong to another base model, or have other layers, another rank or another strength.
         """
         if not isinstance(self.network, PeftModel):
             raise InputError("this policy has no adapters to load into: trained_layers is 0 or lora_rank is None")
-        load_adapter(self.network, Path(folder))
+        load_adapter(self.network, Path(folder), self.language_model.fingerprint)
+        self.forget()
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode of the value head; the language model stays in evaluation mode, without dropout."""
@@ -282,26 +296,33 @@ class LanguagePolicy(ActorCriticPolicy):
         Raises:
             InputError: it was trained on another base model, or has other entries than this policy (if ``strict``).
         """
-        theirs, ours = (bytes(f.tolist()).hex() for f in (state_dict["fingerprint"], self.fingerprint))
-        if theirs != ours:
-            raise InputError(
-                f"these weights were trained on a base model with fingerprint {theirs}, but "
-                f"{self.language_model.name} has {ours}"
-            )
+        if "fingerprint" not in state_dict:
+            raise InputError("these weights are none of a LanguagePolicy: they hold no fingerprint of a base model")
+        require_base(state_dict["fingerprint"], self.fingerprint, self.language_model.name)
         if strict and (different := set(state_dict) ^ set(self.state_dict())):
             raise InputError(f"these weights have other entries than this policy: {sorted(different)[:4]}")
+        self.forget()
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
+    def load_from_vector(self, vector: np.ndarray) -> None:
+        """Sets all weights from one array, as ``parameters_to_vector`` gives it."""
+        super().load_from_vector(vector)
+        self.forget()
+
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Moves or converts all weights; what was computed where they were is forgotten."""
-        self._scores.clear()
-        self._base_logits.clear()
+        """Moves or converts all weights; what was computed with them as they were is forgotten."""
+        self.forget()
         return super()._apply(fn, recurse)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | self._settings
 
-    def _adapters_off(self) -> AbstractContextManager[None]:
+    def adapters_off(self) -> AbstractContextManager[None]:
+        """While it lasts, the model is what it was before training.
+
+        Raises:
+            InputError: its own weights are trained (``lora_rank=None``), so that what they were is not known.
+        """
         if isinstance(self.network, PeftModel):
             return self.network.disable_adapter()
         if any(weight.requires_grad for weight in self.network.parameters()):
@@ -312,7 +333,7 @@ class LanguagePolicy(ActorCriticPolicy):
         """Logits ``[A]`` and value ``[1]`` of each row."""
         asked = [self.question(row) for row in rows]
         edges, hidden = self._scorer([q.prompt for q in asked], [q.candidates for q in asked], self._prefix)
-        require_numbers(edges, [self.language_model.tokenizer.decode(q.prompt) for q in asked])
+        require_numbers(edges, lambda number: self.language_model.tokenizer.decode(asked[number].prompt))
         alike: dict[tuple, list[int]] = {}  # prompts with the same choices, the usual case: few operations for them all
         for number, question in enumerate(asked):
             alike.setdefault(question[1:], []).append(number)

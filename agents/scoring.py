@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from astray.agents.body import cut, expand, precision, recomputes, replace, run, weights_version
+from astray.agents.body import Version, cut, expand, precision, recomputes, replace, run
 from astray.agents.trie import Row, Tokens, trie
 from astray.agents.trunk import TRUNK_BYTES, Trunk
 from astray.envs import InputError, choose
@@ -59,7 +59,8 @@ class Scorer:
         parts = cut(body, trunk_layers) if trunk_layers else None
         self._trunk = Trunk(parts[0], trunk_bytes) if parts else None
         self._top: PreTrainedModel = parts[1] if parts else body
-        self._prefix: tuple[tuple[Tokens, int, torch.device], DynamicCache] | None = None
+        self._version = Version(self._top)
+        self._prefix: tuple[tuple, DynamicCache] | None = None
 
     def __call__(
         self, prompts: Sequence[Tokens], candidates: Sequence[tuple[Tokens, ...]], prefix: Tokens = ()
@@ -76,6 +77,8 @@ class Scorer:
         """
         if recomputes(self._top):
             prefix = ()  # layers that are computed again in the backward pass take no cache
+        if self._trunk is not None:
+            self._trunk.follow()
         distinct: dict[tuple[Tokens, tuple[Tokens, ...]], int] = {}
         index = [distinct.setdefault(pair, len(distinct)) for pair in zip(prompts, candidates, strict=True)]
         rows = [
@@ -92,6 +95,12 @@ class Scorer:
                 for i, *scores in zip(chunk, *self._read_out(chunk_rows, states), strict=True):
                     edges[i], hidden[i] = scores
         return Scores([edges[i] for i in index], torch.stack([hidden[i] for i in index]))
+
+    def forget(self) -> None:
+        """Forgets all that was computed, after weights were changed in a way that torch does not count."""
+        self._prefix = None
+        if self._trunk is not None:
+            self._trunk.forget()
 
     def _states(self, rows: list[Row], cache: DynamicCache | None) -> Tensor:
         """The last hidden states ``[rows, longest row, hidden]``, padded on the right."""
@@ -116,8 +125,8 @@ class Scorer:
         return edges.split(widths), states[torch.from_numpy(roots).to(device)]
 
     def prefix_cache(self, prefix: Tokens) -> DynamicCache:
-        """Keys and values of the prefix above the trunk; without gradients, kept until a weight changes or moves."""
-        key = (prefix, weights_version(self._top), self._top.device)
+        """Keys and values of the prefix above the trunk; without gradients, kept until a weight changes."""
+        key = (prefix, self._version())
         if not torch.is_grad_enabled() and self._prefix is not None and self._prefix[0] == key:
             return self._prefix[1]
         cache = DynamicCache()
@@ -165,6 +174,9 @@ def make_scorer(model: PreTrainedModel, trunk_layers: int = 0) -> Scorer | Plain
     """A ``Scorer`` if this model computes the same with it as with a ``PlainScorer``, which is tried; else the latter.
 
     A model whose attention does not heed a given mask, or counts positions itself, is scored plainly, with a warning.
+
+    Raises:
+        InputError: the model looks ahead, so that it has no probability of what comes next.
     """
     plain = PlainScorer(model)
     top = model.config.get_text_config().vocab_size
@@ -173,6 +185,12 @@ def make_scorer(model: PreTrainedModel, trunk_layers: int = 0) -> Scorer | Plain
     options = (*((a % top, b % top, 11 % top) for a in (12, 13, 14) for b in (15, 16, 17)), (18 % top,))
     with torch.no_grad():
         expected = plain(prompts, [options, options])
+        (one,), (other,) = (plain(prompts[:1], [((12 % top, b % top, 11 % top),)]).edges for b in (15, 16))
+    if (one[0] - other[0]).abs() > (1e-3 if model.dtype == torch.float32 else 0.1):
+        raise InputError(
+            f"{type(model).__name__} looks at what comes after a token, so it is no causal language model: the same "
+            f"token after the same prompt has log-probabilities {one[0]:.3f} and {other[0]:.3f}"
+        )
     try:
         tree = Scorer(model, trunk_layers)
         with torch.no_grad():

@@ -25,7 +25,7 @@ class Trie(NamedTuple):
     path_candidates: np.ndarray  # int64[P]: the candidate each belongs to
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)  # of a hundred candidates of a dozen tokens each, one takes a megabyte
 def trie(candidates: tuple[Tokens, ...]) -> Trie:
     """The trie of candidates' tokens, none of them the beginning of another."""
     inner = {candidate[:depth] for candidate in candidates for depth in range(1, len(candidate))}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from astray.agents.body import expand, run
+from astray.agents.body import Version, expand, run
 from astray.agents.trie import Row, Tokens, trie
 
 TRUNK_BYTES = 2**28
@@ -28,13 +28,12 @@ class Trunk:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._rows: OrderedDict[tuple[Tokens, tuple[Tokens, ...], int], Tensor] = OrderedDict()
-        self._device = body.device
+        self._version, self._latest = Version(body), ()
         self._prefix: tuple[Tokens, Tensor, DynamicCache] | None = None
 
     @torch.no_grad()
     def __call__(self, row: Row) -> Tensor:
         """The states of a row, ``[row.length, hidden]``."""
-        self._follow()
         key = (row.prompt, row.candidates, row.prefix)
         states = self._rows.get(key)
         if states is None:
@@ -50,15 +49,20 @@ class Trunk:
     @torch.no_grad()
     def prefix(self, tokens: Tokens) -> tuple[Tensor, DynamicCache]:
         """States ``[1, tokens, hidden]``, and keys and values, of the latest prefix."""
-        self._follow()
         if self._prefix is None or self._prefix[0] != tokens:
             cache = DynamicCache()
             states = run(self._body, [Row(tokens, (), trie(()), 0)], torch.tensor([tokens]), cache)
             self._prefix = (tokens, states, cache)
         return self._prefix[1:]
 
-    def _follow(self) -> None:
-        """Forgets what was computed where the layers no longer are."""
-        if self._device != self._body.device:
-            self._device, self._prefix, self._bytes = self._body.device, None, 0
-            self._rows.clear()
+    def follow(self) -> None:
+        """Forgets what was computed, if the layers are no longer what they were or where they were."""
+        version = self._version()
+        if version != self._latest:
+            self.forget()
+            self._latest = version
+
+    def forget(self) -> None:
+        """Forgets all that was computed."""
+        self._rows.clear()
+        self._bytes, self._prefix = 0, None

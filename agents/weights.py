@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -118,11 +119,18 @@ def require_memory(folder: Path, name: str, dtype: torch.dtype, device: torch.de
 
     Raises:
         InputError: its weights need more than is free; the sentence shows the alternatives.
+        ModelNotFoundError: a file of weights cannot be read.
     """
     count = 0
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, "pt") as weights:
-            count += sum(math.prod(part.get_shape()) for part in map(weights.get_slice, weights.keys()))
+    # some repositories hold the same weights once more, under another name
+    for file in list(folder.glob("model*.safetensors")) or folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, "pt") as weights:
+                count += sum(math.prod(part.get_shape()) for part in map(weights.get_slice, weights.keys()))
+        except SafetensorError as error:
+            raise ModelNotFoundError(
+                f"model={name!r}: {str(file)!r} is damaged, or a pointer that Git LFS has not fetched ({error})"
+            ) from error
     free = free_memory(device)
     if count * dtype.itemsize > free:
         smaller = f"dtype=torch.bfloat16 ({count * 2 / 2**30:.1f} GiB), " if dtype.itemsize > 2 else ""
@@ -141,6 +149,24 @@ def fingerprint(folder: Path) -> str:
     if not any(folder.glob("*.safetensors")):
         raise ModelNotFoundError(f"the folder {str(folder)!r} holds no .safetensors files, so no language model")
     return _sha256(tuple((file, file.stat().st_mtime_ns) for file in sorted(folder.glob("*.safetensors"))))[:16]
+
+
+def fingerprint_tensor(digits: str) -> Tensor:
+    """A fingerprint as a buffer of a module holds it, ``uint8[8]``."""
+    return torch.frombuffer(bytearray.fromhex(digits), dtype=torch.uint8)
+
+
+def require_base(theirs: Tensor, ours: Tensor, name: str) -> None:
+    """Refuses weights that were trained on another base model.
+
+    Raises:
+        InputError: the fingerprints differ.
+    """
+    if theirs.tolist() != ours.tolist():
+        raise InputError(
+            f"these weights were trained on a base model with fingerprint {bytes(theirs.tolist()).hex()}, but {name} "
+            f"has {bytes(ours.tolist()).hex()}"
+        )
 
 
 @lru_cache

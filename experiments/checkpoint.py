@@ -111,7 +111,8 @@ def _fill(folder: Path, model: OnPolicyAlgorithm, rows: pd.DataFrame, kept: dict
     arrays: dict[str, np.ndarray] = {}
     plain = json.dumps(take_apart(state, "state", tensors, arrays))
     # Packed here and written by Python, so that a full disk is an OSError like everywhere else.
-    weights = {name: weight.contiguous() for name, weight in model.policy.state_dict().items()}
+    # clones: actor and critic may share a features extractor, and safetensors refuses tensors that share memory
+    weights = {name: weight.contiguous().clone() for name, weight in model.policy.state_dict().items()}
     if isinstance(model.policy, LanguagePolicy) and isinstance(model.policy.network, PeftModel):
         model.policy.save_adapter(folder)  # so that PEFT alone opens the folder
         weights = {name: weight for name, weight in weights.items() if "lora_" not in name}
@@ -162,8 +163,11 @@ def take_apart(tree: Any, name: str, tensors: dict[str, torch.Tensor], arrays: d
         arrays[name] = np.ascontiguousarray(tree)
         return {"array": name, "shape": list(tree.shape)}
     if isinstance(tree, dict):
-        pairs = [[key, take_apart(value, f"{name}/{key}", tensors, arrays)] for key, value in tree.items()]
-        return {"dict": pairs}
+        if other := [key for key in tree if not isinstance(key, str | int | float | None)]:
+            raise TypeError(f"{name} has the key {other[0]!r}: a checkpoint keeps texts, numbers and None as keys")
+        # numbered, since keys as different as 1 and "1" would give one name
+        values = (take_apart(value, f"{name}/{i}", tensors, arrays) for i, value in enumerate(tree.values()))
+        return {"dict": [list(pair) for pair in zip(tree, values, strict=True)]}
     if isinstance(tree, list | tuple):
         return [take_apart(value, f"{name}/{i}", tensors, arrays) for i, value in enumerate(tree)]
     return tree

@@ -1,14 +1,19 @@
 """Scores are exact: they equal sums of token log-probabilities of whole sequences, computed one by one."""
 
+import copy
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from tiny_llama import save_tiny_llama
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, BertConfig, GPT2Config, LlamaConfig
 
 from astray.agents.language_model import LanguageModel
-from astray.agents.scoring import Scorer
+from astray.agents.scoring import Scorer, make_scorer
 from astray.agents.weights import ModelNotFoundError
+from astray.envs import InputError
 
 INSTRUCTION = "You are in a square room. You want to eat the cheese. Each turn you choose one move."
 OBSERVATIONS = [
@@ -206,6 +211,60 @@ def test_errors_say_what_is_wrong(smollm2):
         smollm2.encode("cheese " * 9000 + "A\n", ["go"])
     with pytest.raises(ModelNotFoundError, match="not a folder"):
         LanguageModel.load("no such model")
+    with pytest.raises(ValueError, match="candidates='gouda' must be a list"):
+        smollm2.score(["A\n"], ["gouda"])
+    with pytest.raises(ValueError, match="prompts='A' must be a list"):
+        smollm2.score("A", [["go"]])
+    with pytest.raises(ValueError, match="2 prompts and 1 lists of candidates"):
+        smollm2.score(["A\n", "B\n"], [["go"]])
+    with pytest.raises(ValueError, match=r"dtype='float32' must be a torch\.dtype"):
+        LanguageModel.load(dtype="float32")
+
+
+def test_a_folder_that_lacks_something_is_refused(tmp_path):
+    folder = Path(save_tiny_llama(tmp_path / "tiny"))
+    whole = AutoModelForCausalLM.from_pretrained(folder)
+    whole.base_model.save_pretrained(folder)  # without its head
+    with pytest.raises(ModelNotFoundError, match=r"lm_head.*at random"):
+        LanguageModel.load(str(folder))
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ModelNotFoundError, match="a pointer that Git LFS"):
+        LanguageModel.load(str(folder))
+    whole.save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(ModelNotFoundError, match="no causal language model"):
+        LanguageModel.load(str(folder))
+
+
+def test_a_model_that_looks_ahead_is_refused():
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
+    config = BertConfig(vocab_size=99, initializer_range=0.3, **sizes)
+    with warnings.catch_warnings(action="ignore"):
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    with pytest.raises(InputError, match="looks at what comes after a token"):
+        make_scorer(model)
+
+
+def test_a_prompt_does_not_depend_on_the_day(smollm2):
+    tokenizer = copy.copy(smollm2.tokenizer)
+    tokenizer.chat_template = (
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+        "{{ date_string }} {{ messages[1].content }}"
+    )
+    model = LanguageModel(smollm2.model, tokenizer, "dated", "")
+    assert model.prompt("", "A") == "26 Jul 2024 A"
+
+
+def test_a_text_that_has_its_first_token_gets_no_second(smollm2):
+    bare = copy.deepcopy(smollm2.tokenizer)
+    bos, number = bare.bos_token, bare.bos_token_id
+    bare.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, number)])
+    model = LanguageModel(smollm2.model, bare, "with BOS", "")
+    texts = ["plain", f"{bos}chat"]
+    for order in (texts, texts[::-1]):
+        assert [tokens.count(number) for tokens in model.tokens(order)] == [1, 1]
+        assert [tokens[0] for tokens in model.tokens(order)] == [number, number]
 
 
 def test_the_prompt_holds_the_instruction_and_no_other_system_message(smollm2):

@@ -185,9 +185,8 @@ def test_divergence_from_the_model_without_adapters(tiny):
 
 
 def test_the_base_is_unknown_where_its_own_weights_learn(tiny):
-    model = make(LanguagePPO, tiny, policy={"lora_rank": None}, base_kl_coef=0.1)
     with pytest.raises(ValueError, match="lora_rank=None"):
-        model.learn(16)
+        make(LanguagePPO, tiny, policy={"lora_rank": None}, base_kl_coef=0.1)
 
 
 @pytest.mark.parametrize("algorithm", [PPO, LanguagePPO])
@@ -252,9 +251,82 @@ def test_adapters_go_on_from_a_folder(tiny, tmp_path):
         make(PPO, tiny, policy={"lora_rank": 4}).policy.load_adapter(tmp_path / "adapter")
     with pytest.raises(ValueError, match="holds no adapter"):
         other.load_adapter(tmp_path)
-    elsewhere = save_tiny_llama(tmp_path / "elsewhere", layers=3)
+    with pytest.raises(ValueError, match="lora_alpha is 32, not 8"):
+        make(PPO, tiny, policy={"lora_alpha": 8}).policy.load_adapter(tmp_path / "adapter")
+    make(PPO, save_tiny_llama(tmp_path / "moved", layers=3)).policy.load_adapter(tmp_path / "adapter")
+    elsewhere = make(PPO, save_tiny_llama(tmp_path / "elsewhere", layers=3, seed=1)).policy
+    with pytest.raises(ValueError, match="base model with fingerprint"):
+        elsewhere.load_adapter(tmp_path / "adapter")
+    policy.network.save_pretrained(tmp_path / "foreign")  # as PEFT alone writes it
+    other.load_adapter(tmp_path / "foreign")
     with pytest.raises(ValueError, match="belongs to the model"):
-        make(PPO, elsewhere).policy.load_adapter(tmp_path / "adapter")
+        elsewhere.load_adapter(tmp_path / "foreign")
+
+
+def other_vector(policy: LanguagePolicy) -> None:
+    policy.load_from_vector(policy.parameters_to_vector() + 0.05)
+
+
+def other_strength(policy: LanguagePolicy) -> None:
+    for part in policy.network.modules():
+        if hasattr(part, "set_scale"):
+            part.set_scale("default", 3.0)
+
+
+def other_base(policy: LanguagePolicy) -> None:
+    base = policy.language_model.model
+    base.load_state_dict({name: weight + 0.02 for name, weight in base.state_dict().items()})
+
+
+def written_into(policy: LanguagePolicy) -> None:
+    for weight in policy.network.parameters():
+        weight.data.add_(0.02)
+    policy.forget()
+
+
+@pytest.mark.parametrize("change", [other_vector, other_strength, other_base, written_into])
+def test_nothing_is_remembered_of_other_weights(tiny, change):
+    obs = weather_observations()
+    policies = [make(PPO, tiny).policy for _ in range(2)]
+    for policy in policies:
+        perturb(policy)
+    with torch.no_grad():
+        before = policies[0].logits_and_values(obs)[0]  # the other one has nothing to remember
+        for policy in policies:
+            change(policy)
+        found, expected = (policy.logits_and_values(obs)[0] for policy in policies)
+    torch.testing.assert_close(found, expected)
+    assert (found - before).abs().max() > 1e-3
+
+
+class Diary(Weather):
+    """No day is like another."""
+
+    day = 0
+
+    def observe(self) -> np.ndarray:
+        Diary.day += 1
+        return encode([f"Day {Diary.day}."], 16)[0]
+
+
+def test_small_minibatches_are_computed_once(tiny):
+    counted = Computed()
+    make(LanguagePPO, tiny, env=Diary, n_steps=32, batch_size=4, n_epochs=1).learn(64, callback=counted)
+    assert 64 <= counted.with_gradient <= 64 + 4, "an epoch, and the self-check"
+
+
+def test_an_update_that_is_not_finite_is_not_taken(tiny):
+    class Broken(Weather):
+        def step(self, action):
+            obs, _, *rest = super().step(action)
+            return obs, float("nan"), *rest
+
+    model = make(LanguagePPO, tiny, env=Broken)
+    before = trained(model.policy)
+    with pytest.raises(ValueError, match="a reward is not finite"):
+        model.learn(16)
+    for name, weight in trained(model.policy).items():
+        torch.testing.assert_close(weight, before[name])
 
 
 def test_choices_that_vary(tiny):
@@ -305,6 +377,7 @@ def test_only_language_policies(tiny):
             make(LanguagePPO, tiny, **wrong)
     for wrong, said in (
         ({"temperature": 0}, "temperature=0"),
+        ({"temperature": 1e-8}, "temperature=1e-08"),
         ({"lora_rank": 0}, "lora_rank=0"),
         ({"head_rate": 0}, "head_rate=0"),
     ):

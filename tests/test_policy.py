@@ -17,7 +17,7 @@ from weather import INSTRUCTION, WEATHER, Weather
 from astray.agents.acting import PolicyAgent
 from astray.agents.language_model import LanguageModel
 from astray.agents.policy import LanguagePolicy
-from astray.envs.text import NamedDiscrete, TextBytes, decode, encode
+from astray.envs.text import NamedDiscrete, TextBytes, TextChoices, decode, encode
 
 SMALL = dict(n_steps=8, batch_size=16, n_epochs=1, learning_rate=1e-3, device="cpu", seed=0)
 
@@ -211,6 +211,8 @@ def test_other_spaces_are_refused():
     ):
         with pytest.raises(TypeError, match=r"TextBytes.*NamedDiscrete"):
             LanguagePolicy(observation_space, action_space, lambda _: 1e-3)
+    with pytest.raises(ValueError, match="may offer 4 actions"):
+        LanguagePolicy(TextChoices(16, 4, 24), spaces.Discrete(3), lambda _: 1e-3)
 
 
 def test_ppo_learns_to_dress_for_the_weather():

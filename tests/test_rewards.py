@@ -431,3 +431,12 @@ def test_what_a_module_remembers_comes_back_as_what_it_was():
     first, second = (stack.rewards.intrinsic["keeper"] for stack in (envs, other))
     assert second.met == first.met and second.lately == first.lately and second.lately.maxlen == 3
     assert second.often == first.often and second.often[-1] == 0
+
+
+def test_a_checkpoint_keeps_keys_apart():
+    tree = {1: np.array([1.0]), "1": np.array([2.0]), "a/b": np.array([3.0]), "a": {"b": np.array([4.0])}}
+    tensors, arrays = {}, {}
+    again = put_together(take_apart(tree, "state", tensors, arrays), tensors, arrays)
+    assert again == tree
+    with pytest.raises(TypeError, match=r"has the key \(1, 2\)"):
+        take_apart({(1, 2): 3}, "state", tensors, arrays)

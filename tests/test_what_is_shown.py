@@ -1,5 +1,7 @@
 """A corner that is not shown, features of a frozen language model, and the study of both."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,11 @@ from weather import INSTRUCTION, WEATHER, Wardrobe, Weather
 from astray.agents import LanguageFeatures, LanguageModel
 from astray.envs.cheese_corner import CheeseCorner
 from astray.envs.text import decode, encode
+from astray.experiments.cell import make_model
+from astray.experiments.checkpoint import load_checkpoint
+from astray.experiments.run import run_study
 from astray.experiments.selection import studies
-from astray.experiments.what_is_shown import STUDY
+from astray.experiments.what_is_shown import FROZEN, STUDY
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +63,27 @@ def test_features_are_what_the_model_makes_of_the_text(tiny):
         torch.testing.assert_close(extractor(rows), extractor.norm(expected))
     assert asked == [2], "each text is read once"
     assert [name for name, _ in extractor.named_parameters()] == ["norm.weight", "norm.bias"]
+
+
+def test_a_cell_with_frozen_features_is_kept_and_goes_on(tiny, tmp_path):
+    frozen = {"features_extractor_class": LanguageFeatures, "features_extractor_kwargs": {"model": tiny}}
+    settings = dict(n_steps=8, batch_size=16, n_epochs=1, policy_kwargs=frozen)
+    few = dict(test_ambiguous=2, test_distinguishing=2, timing_ambiguous=1, timing_distinguishing=1)
+    arm = replace(FROZEN, settings=settings, num_envs=4, steps=64, test_every=32, train_shifts=(0.0,), seeds=1)
+    study = replace(STUDY, arms=(arm,), **few)
+    run_study(study, tmp_path, jobs=1)
+    (cell,) = study.cells()
+    model = make_model(study, cell, tmp_path)
+    rows, _ = load_checkpoint(tmp_path / "checkpoints" / cell.name, model)
+    assert model.num_timesteps == 64 and set(rows["step"]) == {0, 32}
+
+
+def test_features_of_another_model_are_refused(tiny, tmp_path):
+    space = Weather().observation_space
+    trained = LanguageFeatures(space, tiny).state_dict()
+    LanguageFeatures(space, tiny).load_state_dict(trained)
+    with pytest.raises(ValueError, match="trained on a base model with fingerprint"):
+        LanguageFeatures(space, save_tiny_llama(tmp_path, seed=1)).load_state_dict(trained)
 
 
 def test_a_policy_on_features_learns_and_is_saved_without_the_model(tmp_path):

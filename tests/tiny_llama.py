@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from astray.agents.language_model import LanguageModel
 
 
-def save_tiny_llama(folder: Path, layers: int = 2) -> str:
+def save_tiny_llama(folder: Path, layers: int = 2, seed: int = 0) -> str:
     """Writes a random Llama, and the tokenizer of SmolLM2 beside it, into a folder that ``model=`` takes."""
     torch.set_num_threads(1)
     tokenizer = LanguageModel.load(dtype=torch.float32).tokenizer
@@ -22,7 +22,7 @@ def save_tiny_llama(folder: Path, layers: int = 2) -> str:
         num_key_value_heads=1,
         initializer_range=0.1,
     )
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     with warnings.catch_warnings(action="ignore"):
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
