@@ -62,8 +62,6 @@ def draw(rows: pd.DataFrame) -> None:
         style(axes, "y")
         for number, (policy, (name, colour)) in enumerate(LOOKS.items()):
             mine = apart[(apart["policy"] == policy) & apart["arm"].str.endswith(shown)]
-            if mine.empty:
-                continue
             x = np.arange(len(shifts)) + (number - 1) * 0.12
             each = [mine[mine["train_shift"] == shift] for shift in shifts]
             intervals = [seed_interval(part, intended_first, (0.0, 1.0)) for part in each]
