@@ -140,13 +140,14 @@ def precision(body: PreTrainedModel) -> Iterator[None]:
         yield
 
 
-class Version:
+class WeightsVersion:
     """Called, gives what changes with every change of a module's weights in place, and when they move.
 
     And with which adapters are active, and how strongly. What is written into a weight's ``data`` goes unnoticed.
 
     Args:
-        module: its parts are listed once, and again when other adapters become active.
+        module: its parts are listed now, and again when other adapters become active: listing takes longer than
+            comparing. What is put into it or replaced later takes a new ``WeightsVersion``.
     """
 
     def __init__(self, module: nn.Module):

@@ -21,7 +21,8 @@ class LanguageFeatures(BaseFeaturesExtractor):
     """The last hidden state of a language model that has read the observation, normalised; nothing of it is trained.
 
     ``PPO("MlpPolicy", envs, policy_kwargs=dict(features_extractor_class=LanguageFeatures), ...)``. Each distinct text
-    is read once and remembered. The model is not saved with the policy.
+    is read once and remembered. The model is not saved with the policy, but its fingerprint is: weights that were
+    trained on features of another are refused.
 
     Args:
         observation_space: a ``TextBytes``.

@@ -17,7 +17,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from astray.agents.adapters import adapter_files, load_adapter, unfreeze
-from astray.agents.body import Version, train_layers
+from astray.agents.body import WeightsVersion, train_layers
 from astray.agents.language_model import LanguageModel, require_numbers
 from astray.agents.scoring import Normalization, Scorer, make_scorer, normalize
 from astray.agents.trie import Tokens
@@ -155,7 +155,7 @@ class LanguagePolicy(ActorCriticPolicy):
             nn.LayerNorm(width), nn.Linear(width, VALUE_WIDTH), nn.Tanh(), nn.Linear(VALUE_WIDTH, 1)
         )
         self.register_buffer("fingerprint", fingerprint_tensor(self.language_model.fingerprint))
-        self._weights_version = Version(self)
+        self._weights_version = WeightsVersion(self)
         groups = [
             {"params": [weight for weight in self.network.parameters() if weight.requires_grad], "factor": 1.0},
             {"params": list(self.value_net.parameters()), "factor": settings["head_rate"]},
@@ -252,6 +252,7 @@ class LanguagePolicy(ActorCriticPolicy):
     def forget(self) -> None:
         """Forgets all that was computed. Call it after writing into a weight's ``data``, which torch does not count."""
         self.clear_cache()
+        self._weights_version = WeightsVersion(self)
         if isinstance(self._scorer, Scorer):
             self._scorer.forget()
 
@@ -301,8 +302,9 @@ class LanguagePolicy(ActorCriticPolicy):
         require_base(state_dict["fingerprint"], self.fingerprint, self.language_model.name)
         if strict and (different := set(state_dict) ^ set(self.state_dict())):
             raise InputError(f"these weights have other entries than this policy: {sorted(different)[:4]}")
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
         self.forget()
-        return super().load_state_dict(state_dict, strict=False, assign=assign)
+        return result
 
     def load_from_vector(self, vector: np.ndarray) -> None:
         """Sets all weights from one array, as ``parameters_to_vector`` gives it."""
@@ -311,8 +313,9 @@ class LanguagePolicy(ActorCriticPolicy):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Moves or converts all weights; what was computed with them as they were is forgotten."""
+        super()._apply(fn, recurse)
         self.forget()
-        return super()._apply(fn, recurse)
+        return self
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | self._settings

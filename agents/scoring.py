@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from astray.agents.body import Version, cut, expand, precision, recomputes, replace, run
+from astray.agents.body import WeightsVersion, cut, expand, precision, recomputes, replace, run
 from astray.agents.trie import Row, Tokens, trie
 from astray.agents.trunk import TRUNK_BYTES, Trunk
 from astray.envs import InputError, choose
@@ -59,7 +59,6 @@ class Scorer:
         parts = cut(body, trunk_layers) if trunk_layers else None
         self._trunk = Trunk(parts[0], trunk_bytes) if parts else None
         self._top: PreTrainedModel = parts[1] if parts else body
-        self._version = Version(self._top)
         self._prefix: tuple[tuple, DynamicCache] | None = None
 
     def __call__(
@@ -126,7 +125,7 @@ class Scorer:
 
     def prefix_cache(self, prefix: Tokens) -> DynamicCache:
         """Keys and values of the prefix above the trunk; without gradients, kept until a weight changes."""
-        key = (prefix, self._version())
+        key = (prefix, WeightsVersion(self._top)())  # listed anew: adapters may have been put in since
         if not torch.is_grad_enabled() and self._prefix is not None and self._prefix[0] == key:
             return self._prefix[1]
         cache = DynamicCache()

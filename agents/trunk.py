@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from astray.agents.body import Version, expand, run
+from astray.agents.body import WeightsVersion, expand, run
 from astray.agents.trie import Row, Tokens, trie
 
 TRUNK_BYTES = 2**28
@@ -28,7 +28,7 @@ class Trunk:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._rows: OrderedDict[tuple[Tokens, tuple[Tokens, ...], int], Tensor] = OrderedDict()
-        self._version, self._latest = Version(body), ()
+        self._version: tuple = ()
         self._prefix: tuple[Tokens, Tensor, DynamicCache] | None = None
 
     @torch.no_grad()
@@ -57,10 +57,10 @@ class Trunk:
 
     def follow(self) -> None:
         """Forgets what was computed, if the layers are no longer what they were or where they were."""
-        version = self._version()
-        if version != self._latest:
+        version = WeightsVersion(self._body)()
+        if version != self._version:
             self.forget()
-            self._latest = version
+            self._version = version
 
     def forget(self) -> None:
         """Forgets all that was computed."""
