@@ -1,7 +1,7 @@
 """Writes ``docs/curiosity.md`` and its figure from run folders: ``python docs/make_curiosity.py runs``.
 
-The folders are those that ``astray run`` writes for curiosity-rooms, curiosity-transfer, curiosity-goals and
-curiosity-goals-keys.
+The folders are those that ``astray run`` writes for curiosity-rooms, curiosity-transfer, curiosity-goals,
+curiosity-goals-keys and curiosity-goals-language.
 """
 
 import sys
@@ -174,10 +174,9 @@ def draw(panels: dict[str, pd.DataFrame]) -> None:
 
 def main(runs: Path) -> None:
     """Writes the page and the figure."""
-    told_of_goals = {
-        name: goals(runs / name) for name in ("curiosity-goals", "curiosity-goals-keys") if (runs / name).exists()
-    }
-    draw({name: points for name, (_, points) in told_of_goals.items()})
+    drawn = ("curiosity-goals", "curiosity-goals-keys")
+    told_of_goals = {name: goals(runs / name) for name in (*drawn, "curiosity-goals-language")}
+    draw({name: told_of_goals[name][1] for name in drawn})
     parts = {"rooms": rooms(runs / "curiosity-rooms"), "transfer": transfer(runs / "curiosity-transfer")}
     put(PAGE, parts | {name: lines for name, (lines, _) in told_of_goals.items()})
     for name in ("curiosity-rooms", "curiosity-transfer", *told_of_goals):

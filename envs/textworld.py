@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from astray.envs.errors import InputError, choose
+from astray.envs.errors import InputError
 from astray.envs.text import TextChoices
 
 INSTRUCTION = (
@@ -49,6 +49,7 @@ class TextWorldEnv(gym.Env):
 
     Raises:
         InputError: there is no such game; in ``reset`` and ``step``: a text, a command or their number does not fit.
+        TypeError: there is no such render mode.
         ModuleNotFoundError: the package textworld is not installed.
     """
 
@@ -73,7 +74,10 @@ class TextWorldEnv(gym.Env):
         if max_steps < 1:
             raise InputError(f"max_steps={max_steps} must be at least 1")
         self.max_steps = max_steps
-        self.render_mode = choose("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            # Stable-Baselines3's make_vec_env asks every environment for pictures, and takes a TypeError for a no
+            raise TypeError(f"render_mode={render_mode!r} is not one of None, 'ansi': a game of TextWorld has no pictures")
+        self.render_mode = render_mode
         self.observation_space = self._choices = TextChoices(max_length, max_actions, max_action_length, INSTRUCTION)
         self.action_space = gym.spaces.Discrete(max_actions)
         self._loaded: str | None = None

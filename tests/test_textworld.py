@@ -11,6 +11,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_for_sb3
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tiny_llama import save_tiny_llama
 
@@ -245,6 +246,15 @@ def test_an_id_of_ones_own_passes_the_checkers_of_gymnasium_and_stable_baselines
         check_for_sb3(env.unwrapped)
     finally:
         del gym.registry["test/TextWorld-v0"]
+
+
+@needs_textworld
+@pytest.mark.filterwarnings("ignore:.*render_mode:UserWarning")  # gymnasium's, about the pictures that are asked for
+def test_make_vec_env_makes_several(home):
+    envs = make_vec_env("astray/TextWorld-v0", 2, env_kwargs={"games": home})
+    assert envs.reset()["text"].shape[0] == 2
+    with pytest.raises(TypeError, match="render_mode='human' is not one of None, 'ansi'"):
+        TextWorldEnv(home, render_mode="human")
 
 
 @needs_textworld
