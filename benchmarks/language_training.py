@@ -33,13 +33,13 @@ FIRST_TEST = 1_536  # steps; no training was ever that fast
 
 
 class UntilSolved(BaseCallback):
-    """Tests before a rollout and stops when enough is solved; keeps what the time went into."""
+    """Tests before a rollout and stops when enough is solved, or prints the memory; keeps what the time went into."""
 
     def __init__(self, test: bool):
         super().__init__()
         self.test = test
         self.seconds: Counter[str] = Counter()
-        self.success, self.memory = 0.0, list[tuple[int, float]]()
+        self.steps, self.success = 0, 0.0
         self._since, self._solved = time.perf_counter(), False
 
     def lap(self, part: str) -> None:
@@ -56,8 +56,10 @@ class UntilSolved(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self.lap("update")
-        self.memory.append((self.num_timesteps, psutil.Process().memory_info().rss / 2**30))
-        if self.test and self.num_timesteps >= FIRST_TEST:
+        self.steps = self.num_timesteps
+        if not self.test:
+            print(f"| {self.steps:,} | {psutil.Process().memory_info().rss / 2**30:.2f} |", flush=True)
+        elif self.num_timesteps >= FIRST_TEST:
             self.model.policy.clear_cache()
             rows = evaluate(self.model, "cheese-corner", self.levels, ("sampled",), **COMPASS.arguments)
             self.success = float(np.mean(rows["outcome"] == "both"))
@@ -81,10 +83,9 @@ def train(algorithm: type[PPO], seed: int, steps: int, test: bool) -> dict[str, 
     watch = UntilSolved(test)
     model.learn(steps, callback=watch)
     return {
-        "steps": watch.memory[-1][0],
+        "steps": watch.steps,
         "seconds": dict(watch.seconds),
         "success": watch.success,
-        "memory": watch.memory,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "dtype": str(model.policy.language_model.model.dtype),
     }
@@ -120,11 +121,8 @@ def main() -> None:
     parser.add_argument("--flat", type=int, metavar="STEPS")
     options = parser.parse_args()
     if options.flat:
-        found = apart(LanguagePPO, 0, options.flat, False)
         print("| step | memory in use, GiB |\n|--:|--:|")
-        for step, memory in found["memory"]:
-            print(f"| {step} | {memory:.2f} |")
-        print(f"\npeak {found['peak']:.2f} GiB")
+        print(f"\npeak {train(LanguagePPO, 0, options.flat, False)['peak']:.2f} GiB")
         return
     for algorithm in (LanguagePPO, PPO) if options.plain else (LanguagePPO,):
         table(algorithm.__name__, [apart(algorithm, seed, STEPS, True) for seed in range(options.seeds)])

@@ -76,7 +76,9 @@ class TextWorldEnv(gym.Env):
         self.max_steps = max_steps
         if render_mode not in (None, *self.metadata["render_modes"]):
             # Stable-Baselines3's make_vec_env asks every environment for pictures, and takes a TypeError for a no
-            raise TypeError(f"render_mode={render_mode!r} is not one of None, 'ansi': a game of TextWorld has no pictures")
+            raise TypeError(
+                f"render_mode={render_mode!r} is not one of None, 'ansi': a game of TextWorld has no pictures"
+            )
         self.render_mode = render_mode
         self.observation_space = self._choices = TextChoices(max_length, max_actions, max_action_length, INSTRUCTION)
         self.action_space = gym.spaces.Discrete(max_actions)
