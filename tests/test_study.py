@@ -24,11 +24,10 @@ from astray.agents.reading import ObservationReader
 from astray.experiments import Arm, Study
 from astray.experiments.cell import make_model, run_cell
 from astray.experiments.checkpoint import newest
-from astray.experiments.cheese_corner import QUICK, STUDY
 from astray.experiments.experience import Experience
 from astray.experiments.files import whole, write_folder
 from astray.experiments.run import FailedCellsError, check_folder, run_study
-from astray.experiments.selection import Selection, load_study
+from astray.experiments.selection import Selection
 from astray.experiments.study import Cell
 
 TINY = Study(
@@ -240,98 +239,6 @@ def test_a_cell_that_fails_is_told_and_tried_again(tmp_path):
     assert "mlp-shift0-seed0" in (folder / "report.html").read_text()
 
 
-OWN = """
-import os
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
-
-import numpy as np
-
-from astray.agents import RND
-from astray.envs.cheese_corner import CheeseCorner
-from astray.experiments import Study
-from test_study import TINY
-
-
-class Pantry(CheeseCorner):
-    goals = {"cheese": "reached_cheese", "corner": "entered_corner"}
-
-
-def pay(transitions):
-    if Path(os.environ["BROKEN"]).exists():
-        raise FileNotFoundError("no such reward")
-    return transitions.happened["cheese"]
-
-
-RND_01 = {"rnd": partial(RND, weight=0.1)}
-CURIOUS = replace(TINY.arms[0], name="curious", extrinsic="cheese - 0.01*step", intrinsic=RND_01)
-OWN = replace(TINY.arms[0], name="own", extrinsic=pay, train_shifts=(0.5,), seeds=1)
-STUDY = replace(TINY, name="own", world=Pantry, arms=(CURIOUS, OWN))
-"""
-
-
-@pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A study file with its own world, reward and curiosity; as in a user's folder."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-    monkeypatch.setenv("BROKEN", str(tmp_path / "broken"))
-    path = tmp_path / "own study.py"
-    path.write_text(OWN)
-    yield path
-    sys.modules.pop("study_at_own study", None)
-
-
-def test_a_study_by_path_where_one_of_six_cells_raises(own, tmp_path):
-    folder = tmp_path / "run"
-    command = [sys.executable, "-m", "astray.experiments", "run", str(own), "--out", str(folder)]
-    (tmp_path / "broken").touch()
-    first = subprocess.run(command, capture_output=True, text=True)
-    assert first.returncode == 1
-    assert "astray: 1 cells failed (own-shift0.5-seed0)" in first.stderr.splitlines()[-1]
-    assert "no such reward" in (folder / "rows" / "own-shift0.5-seed0.error.txt").read_text()
-    finished = {path: path.stat().st_mtime_ns for path in (folder / "rows").glob("*.parquet")}
-    assert len(finished) == 5
-    config = json.loads((folder / "config.json").read_text())
-    assert config["world"].endswith("Pantry") and config["arms"][1]["extrinsic"].endswith("pay")
-    assert config["arms"][0]["intrinsic"]["rnd"] == {"call": "astray.agents.rnd.RND", "weight": 0.1}
-
-    (tmp_path / "broken").unlink()
-    second = subprocess.run(command, capture_output=True, text=True)
-    assert second.returncode == 0, second.stderr
-    assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    assert {path.name for path in (folder / "rows").glob("*.parquet")} - {path.name for path in finished} == {
-        "own-shift0.5-seed0.parquet"
-    }
-    assert not list((folder / "rows").glob("*.error.txt"))
-    assert set(rows(folder)["arm"]) == {"references", "curious", "own"}
-
-
-def test_curiosity_goes_on_in_the_middle_of_what_it_has_still_to_learn_from(own, tmp_path):
-    study = load_study(str(own)).STUDY
-    # A rollout is 256 steps and the modules learn every 512, so that every other checkpoint falls in between.
-    arm = replace(study.arms[0], test_every=256, train_shifts=(0.0,), seeds=1)
-    study = replace(study, arms=(arm,))
-    (cell,) = study.cells()
-
-    class StoppedError(Exception):
-        pass
-
-    def stop(steps):
-        if steps >= 1280:
-            raise StoppedError
-
-    for name in ("whole", "stopped"):
-        for part in ("rows", "episodes", "maps", "timings"):
-            (tmp_path / name / part).mkdir(parents=True)
-    run_cell(study, cell, tmp_path / "whole", lambda steps: None)
-    with pytest.raises(StoppedError):
-        run_cell(study, cell, tmp_path / "stopped", stop)
-    assert resumed_at(study, cell, tmp_path / "stopped") == (1024, 1024)
-    path = f"rows/{cell.name}.parquet"
-    assert_frame_equal(pd.read_parquet(tmp_path / "whole" / path), pd.read_parquet(tmp_path / "stopped" / path))
-
-
 def test_what_was_met_in_training_is_counted():
     envs = vec_env("cheese-corner", 1, observation="planes", shift=1.0)
     met = Experience(ObservationReader(envs.observation_space), list(envs.goals), envs.event_names)
@@ -419,47 +326,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"policies": ("mpl",)}, "did you mean 'mlp'"),
-        ({"arms": ("smollm2",)}, "did you mean 'smollm2-"),
-        ({"seeds": 0}, "seeds=0"),
-        ({"train_shifts": (0.0, 1.5)}, r"1\.5"),
-        ({"policies": ()}, "at least one"),
-        ({"arms": ()}, "at least one"),
-        ({"train_shifts": ()}, "at least one"),
-        ({"set": ("settings=3",)}, "settings=3 is not allowed"),
-        ({"set": ("test_every=1000",)}, "test_every=1000 is no multiple"),
-    ],
-)
-def test_bad_selections_are_named(arguments, words):
-    with pytest.raises(ValueError, match=words):
-        Selection(**arguments).of(STUDY)
-
-
-def test_fields_are_set_with_the_types_that_they_have():
-    chosen = Selection(
-        arms=("mlp",),
-        seeds=2,
-        # two that only fit together, the study's own, one within another, and a list
-        set=("steps=8192", "test_every=4096", "timing_ambiguous=4", "settings.learning_rate=3e-4", "arguments.size=7"),
-    ).of(STUDY)
-    (arm,) = chosen.arms
-    assert (arm.steps, arm.test_every, arm.seeds, chosen.timing_ambiguous) == (8192, 4096, 2, 4)
-    assert arm.settings == STUDY.arms[0].settings | {"learning_rate": 3e-4}
-    assert chosen.arguments == {"size": 7} and STUDY.arguments == {}
-    assert Selection(set=("train_shifts=[0, 0.5]",)).of(STUDY).arms[0].train_shifts == (0.0, 0.5)
-    assert [arm.name for arm in Selection(arms=("smollm2 neutral", "mlp")).of(STUDY).arms] == ["mlp", "smollm2 neutral"]
-
-
-def test_what_would_silently_not_be_tested_is_an_error():
-    with pytest.raises(ValueError, match="test_every=500"):
-        replace(TINY.arms[0], test_every=500)
-    with pytest.raises(ValueError, match="timing_distinguishing=17"):
-        replace(TINY, timing_distinguishing=17)
-
-
 def test_a_damaged_file_of_rows_is_named(tiny, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(tiny, folder)
@@ -499,13 +365,3 @@ def test_a_cell_that_is_killed_is_told(tmp_path):
             break
     assert "1 cells failed" in process.communicate(timeout=200)[1] and process.returncode == 1
     assert "out of memory?" in (folder / "rows" / f"{TINY.cells()[0].name}.error.txt").read_text()
-
-
-def test_the_main_study_is_what_it_says():
-    assert len(STUDY.cells()) == 25 + 9 and len(QUICK.cells()) == 25 + 2
-    assert [arm.name for arm in QUICK.arms] == ["mlp", "smollm2 compass", "smollm2 neutral"]
-    for arm in STUDY.arms:
-        rollout = arm.num_envs * arm.settings["n_steps"]
-        assert arm.steps % rollout == 0 and arm.test_every % rollout == 0
-    seeds = [np.random.SeedSequence(cell.seed).generate_state(2).tolist() for cell in STUDY.cells()]
-    assert len({tuple(seed) for seed in seeds}) == 5  # arms and shifts of one seed are paired
