@@ -8,6 +8,7 @@ of an agent that chooses at random among what is possible. It needs the package 
 import argparse
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +17,6 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
-import astray  # noqa: F401  (registers the environments)
 from astray.agents import LM_PPO, LanguagePolicy, LanguagePPO
 from astray.envs.textworld import generate_game
 
@@ -34,7 +34,8 @@ def babyai() -> tuple[str, dict[str, Any]]:
 
 def textworld() -> tuple[str, dict[str, Any]]:
     """Win a game of two rooms by two commands; which commands are possible, and how long they are, differs."""
-    game = generate_game(tempfile.mkdtemp(), seed=1, rooms=2, objects=3, quest_length=2)
+    game = generate_game(Path(tempfile.gettempdir(), "astray-games"), seed=1, rooms=2, objects=3, quest_length=2)
+    # without render_mode, make_vec_env would ask for pictures first
     return "astray/TextWorld-v0", dict(games=game, max_steps=12, render_mode=None)
 
 
@@ -73,7 +74,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("environment", choices=ENVIRONMENTS)
-    parser.add_argument("--steps", type=int, default=4_096)
+    parser.add_argument("--steps", type=int, default=2_048)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
